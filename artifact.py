@@ -1,0 +1,153 @@
+"""The artifact: what a compile writes, and how it comes back without the model's source code.
+
+A folder with ``model.onnx`` (what runs), ``graph.json`` and ``weights.safetensors`` (the trainable module; absent when
+the source was ONNX), ``plan.json``, ``report.json`` and ``manifest.json`` (hashes, versions).  Nothing in it is a
+pickle, and nothing in it is evaluated: an operator is looked up by name among torch's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .files import check_folder, write_model, write_whole
+from .ir.errors import EnvironmentProblem, ModelError
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .api import Result
+
+FORMAT = 1
+
+
+def save(result: Result, directory: str | Path) -> None:
+    """Write the artifact of ``result`` as a folder: whole, or not at all; an artifact that is there is replaced.
+
+    Raises
+    ------
+    EnvironmentProblem
+        The folder cannot be written, or holds something that is no artifact.
+    """
+    target = Path(directory)
+    check_folder(target)
+    if target.exists() and any(target.iterdir()) and not (target / "manifest.json").exists():
+        raise EnvironmentProblem(f"saving to {target}: the folder holds other files", hint="give a new or empty folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _fill(result, staging)
+        _swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fill(result: Result, folder: Path) -> None:
+    write_model(folder / "model.onnx", result.onnx)
+    if result.graph.dialect == "fx":
+        from .ir.serial import save_graph
+
+        save_graph(result.graph, folder)
+    write_whole(folder / "plan.json", _text(result.plan.to_json() if result.plan else None))
+    write_whole(folder / "report.json", _text(result.report))
+    kept = {n: [None if k is None else k.tolist() for k in axes] for n, axes in result.kept.items()}
+    write_whole(folder / "kept.json", _text(kept))
+    hashes = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
+    write_whole(folder / "manifest.json", _text({"format": FORMAT, "prunec": __version__, "sha256": hashes}))
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Put ``staging`` in the place of ``target``; whatever was there goes only once the new one stands."""
+    if not target.exists():
+        os.replace(staging, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    os.replace(target, old / "artifact")
+    try:
+        os.replace(staging, target)
+    except OSError:
+        os.replace(old / "artifact", target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load(directory: str | Path) -> Result:
+    """The result that :func:`save` wrote: module, ONNX, plan, report and kept indices.
+
+    Raises
+    ------
+    ModelError
+        The folder is no artifact, or a file of it is missing or was changed.
+    """
+    from .api import Result
+    from .ir.frontends.onnx import read_model
+    from .passes.plan.plan import Plan
+
+    folder = Path(directory)
+    manifest = _read(folder / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"loading {folder}: not an artifact of format {FORMAT}", hint="save it again with this version")
+    _check(folder, manifest.get("sha256"))
+    graph = None
+    if (folder / "graph.json").exists():
+        from .ir.serial import load_graph
+
+        graph = load_graph(folder)
+    plan = _read(folder / "plan.json")
+    kept = {
+        n: tuple(None if k is None else np.asarray(k, np.int64) for k in axes) for n, axes in _read(folder / "kept.json").items()
+    }
+    return Result(
+        graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=_read(folder / "report.json"),
+        emitted=read_model(str(folder / "model.onnx")),
+    )  # fmt: skip
+
+
+def _check(folder: Path, hashes: Any) -> None:
+    if not isinstance(hashes, dict) or "model.onnx" not in hashes:
+        raise ModelError(f"loading {folder}: the manifest names no files", hint="save the artifact again")
+    for name, digest in hashes.items():
+        if not re.fullmatch(r"[\w.]+", name) or name.startswith("."):
+            raise ModelError(f"loading {folder}: the manifest names {name!r}, which is no file of an artifact")
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"loading {folder}: {name} is missing", hint="save the artifact again")
+        if _sha256(path) != digest:
+            raise ModelError(f"loading {folder}: {name} is not what was saved (its hash differs)", hint="save the artifact again")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"loading {path.parent}: {path.name} is missing", hint="is this the folder that save() wrote?") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"loading {path}: {error}", hint="save the artifact again") from None
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, indent=1, sort_keys=True) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of the parts, one after another."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()

@@ -1,0 +1,456 @@
+"""The ``prunec`` command.
+
+stdout is for results: a table for people, or with ``--json`` one JSON document and nothing else.  stderr is for
+progress and messages.  torch, onnx and rich are imported by the commands that need them, so that help comes at once.
+Start reading at :func:`main`; every command is one function ``run_…`` that gets the parsed arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import Stages
+from .ir.errors import EnvironmentProblem, PassError, PrunecError, UsageError
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+INTERRUPTED = 130
+CRASHED = PassError.exit_code
+SOURCES = """\
+SOURCE is one of
+  net.onnx                    an ONNX file
+  net.pt2                     a program saved with torch.export.save
+  torchvision:resnet50        a model of torchvision, random weights
+  timm:convnext_tiny          a model of timm, random weights
+  package.module:factory      a function that returns a module, or (module, example_inputs)
+  path/file.py:factory        the same, from a file
+"""
+EXIT_CODES = """\
+exit codes: 0 ok, 2 usage, 3 unsupported or unreadable model, 4 verification failed, 5 budget missed, 6 a pass crashed
+(a reproducer is written), 7 environment
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except PrunecError as error:
+        return _report_error(error, args, arguments)
+    except KeyboardInterrupt:
+        print("prunec: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left: nothing more to say
+        return 0
+    except Exception as error:
+        return _report_crash(error, args, arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="prunec",
+        description="A compiler for pruning: a network goes in, a smaller and faster one comes out.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"prunec {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_add_compile, _add_analyze, _add_verify, _add_bench, _add_passes, _add_explain):
+        add(commands)
+    return top
+
+
+Commands = Any  # argparse keeps the type of what add_subparsers returns to itself
+
+
+def _command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = ""
+) -> Any:
+    command = commands.add_parser(
+        name, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("--debug", action="store_true", help="show tracebacks and warnings")
+    command.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_source(command: Any) -> None:
+    command.add_argument("source", metavar="SOURCE", help="the model; see below")
+    command.add_argument(
+        "--input", action="append", default=[], metavar="NAME:2x3x224x224",
+        help="shape of an input, NAME optional, repeatable; :int or :bool may follow",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="for random weights and inputs (default 0)")
+
+
+def _add_compile(commands: Commands) -> None:
+    c = _command(commands, "compile", run_compile, "prune a model, verify it, measure it and write it as ONNX", SOURCES)
+    _add_source(c)
+    c.add_argument("-o", "--output", required=True, metavar="OUT.onnx", help="the file to write")
+    budget = c.add_mutually_exclusive_group()
+    budget.add_argument("--ratio", type=float, metavar="R", help="fraction of the prunable units to drop, in [0, 1)")
+    for name, what in (("macs", "MACs"), ("params", "parameters"), ("latency", "measured latency")):
+        budget.add_argument(f"--{name}", type=float, metavar="R", help=f"{what} to keep, compact/dense, in (0, 1]")
+    budget.add_argument(
+        "-p", "--pipeline", metavar="TEXT", help="e.g. 'score{method=l2},plan{ratio=0.5},eliminate,verify'"
+    )
+    budget.add_argument("--recipe", metavar="FILE", help="a recipe in TOML")
+    c.add_argument("--target", default="ort-cpu", metavar="T", help="runtime and processor (default ort-cpu)")
+    c.add_argument("--opset", type=int, metavar="N", help="ONNX opset of the output")
+    c.add_argument("--strict", action="store_true", help="an op that is not known is an error")
+    c.add_argument("--no-verify", action="store_true", help="skip the proof that compact equals masked dense")
+    c.add_argument("--report", metavar="FILE.json", help="write the report as JSON")
+    c.add_argument("--save", metavar="DIR", help="write the whole artifact: graph, plan, report, provenance")
+    c.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
+    c.add_argument("--verify-each", action="store_true", help="verify after each pass that rewrites")
+    c.add_argument("--time-passes", action="store_true", help="print the seconds of each pass on stderr")
+    c.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="print the graph after PASS, or after 'all'"
+    )
+
+
+def _add_analyze(commands: Commands) -> None:
+    c = _command(
+        commands, "analyze", run_analyze, "show groups, units, pinned axes and ops that are not known", SOURCES
+    )
+    _add_source(c)
+    c.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def _add_pair(command: Any) -> None:
+    command.add_argument("dense", metavar="DENSE", help="the ONNX file before")
+    command.add_argument("compact", metavar="COMPACT", help="the ONNX file after")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--report", metavar="FILE.json", help="write the result as JSON")
+
+
+def _add_verify(commands: Commands) -> None:
+    _add_pair(_command(commands, "verify", run_verify, "check that COMPACT equals DENSE with its dropped units masked"))
+
+
+def _add_bench(commands: Commands) -> None:
+    c = _command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
+    _add_pair(c)
+    c.add_argument("--target", default="ort-cpu", metavar="T", help="runtime and processor (default ort-cpu)")
+
+
+def _add_passes(commands: Commands) -> None:
+    c = _command(commands, "passes", run_passes, "list the passes and their options")
+    c.add_argument("--json", action="store_true", help="print the list as JSON")
+    c.add_argument("--schema", action="store_true", help="print the JSON Schema of recipes")
+
+
+def _add_explain(commands: Commands) -> None:
+    c = _command(commands, "explain", run_explain, "explain a pass, a criterion, a target or an op")
+    c.add_argument("name", metavar="NAME")
+
+
+def run_compile(args: argparse.Namespace) -> int:
+    """``prunec compile``"""
+    from .files import check_folder, check_writable, write_model, write_whole
+
+    budget = checked_budget(args)
+    pipeline = _pipeline(args)
+    _check_target(args.target)
+    check_writable(args.output)
+    if args.report:
+        check_writable(args.report)
+    if args.save:
+        check_folder(args.save)
+    with Stages(args.quiet) as stages, _work(args):
+        model, inputs = _load(args, stages)
+        from . import api
+
+        result = api.compile(
+            model, inputs, pipeline=pipeline, **budget, target=args.target, seed=args.seed, verify=not args.no_verify,
+            opset=args.opset, strict=args.strict, verify_each=args.verify_each, print_after=tuple(args.print_after),
+            progress=stages, source_name=args.source,
+        )  # fmt: skip
+        stages("write", args.output)
+        write_model(args.output, result.onnx)
+        if args.save:
+            result.save(args.save)
+        if args.report:
+            write_whole(args.report, _json(result.report))
+    if args.time_passes:
+        _print_times(result.report)
+    _show(args, result.report, f"{args.source} -> {args.output}")
+    return 0
+
+
+def run_analyze(args: argparse.Namespace) -> int:
+    """``prunec analyze``"""
+    with Stages(args.quiet) as stages, _work(args):
+        model, inputs = _load(args, stages)
+        from . import api
+
+        stages("analyze", args.source)
+        found: dict[str, Any] = api.analyze(model, inputs)
+    if args.json:
+        print(_json(found))
+    else:
+        _show_analysis(args.source, found)
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """``prunec verify``"""
+    from .console import show_lines, verify_text
+
+    _check_pair(args)
+    with Stages(args.quiet) as stages, _work(args):
+        from . import api
+
+        stages("verify", args.compact)
+        found: dict[str, Any] = api.verify(args.dense, args.compact)
+    _write_report(args, found)
+    if args.json:
+        print(_json(found))
+    else:
+        show_lines([f"verify   {verify_text(found)}", *(f"note     {note}" for note in found.get("notes") or ())])
+    return 0 if found.get("ok") else 4
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """``prunec bench``"""
+    _check_target(args.target)
+    _check_pair(args)
+    with Stages(args.quiet) as stages, _work(args):
+        from . import api
+
+        stages("measure", f"{args.dense} against {args.compact}")
+        found: dict[str, Any] = api.bench(args.dense, args.compact, args.target)
+    _write_report(args, found)
+    _show(args, found, f"{args.dense} -> {args.compact}")
+    return 0
+
+
+def run_passes(args: argparse.Namespace) -> int:
+    """``prunec passes``"""
+    from .console import show_table
+    from .explain import described_passes
+    from .recipe import Recipe
+
+    if args.schema:
+        print(_json(Recipe.schema()))
+        return 0
+    found = described_passes()
+    if args.json:
+        print(_json(found))
+        return 0
+    rows = [(p["name"], p["kind"], p["help"].split("\n")[0], ", ".join(o["name"] for o in p["options"])) for p in found]
+    show_table("passes", ("name", "kind", "what it does", "options"), rows)
+    return 0
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """``prunec explain``"""
+    from .console import show_lines
+    from .explain import explain
+
+    show_lines(explain(args.name))
+    return 0
+
+
+def checked_budget(args: argparse.Namespace) -> dict[str, float]:
+    """The budget that was given, checked; empty when there is none."""
+    if args.ratio is not None and not 0 <= args.ratio < 1:
+        raise UsageError(f"--ratio {args.ratio:g} is not in [0, 1)", hint="0.5 drops half of the prunable units")
+    for name in ("macs", "params", "latency"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value <= 1:
+            raise UsageError(
+                f"--{name} {value:g} is not in (0, 1]", hint=f"--{name} 0.5 keeps half: it is compact/dense"
+            )
+    return {n: getattr(args, n) for n in ("ratio", "macs", "params", "latency") if getattr(args, n) is not None}
+
+
+def _pipeline(args: argparse.Namespace) -> Recipe | None:
+    """The recipe that was given, read before anything slow happens; pass names to print after are checked too."""
+    from .recipe import Recipe
+
+    recipe = Recipe.load(args.pipeline) if args.pipeline is not None else None
+    if args.recipe is not None:
+        recipe = Recipe.from_toml(args.recipe)
+    if args.print_after:
+        from .explain import known_pass
+
+        for name in args.print_after:
+            known_pass(name)
+    return recipe
+
+
+def _check_target(name: str) -> None:
+    from .passes.target import find_target
+
+    find_target(name)
+
+
+def _check_pair(args: argparse.Namespace) -> None:
+    from .files import check_writable
+    from .sources import check_file
+
+    for path in (args.dense, args.compact):
+        check_file(path)
+    if args.report:
+        check_writable(args.report)
+
+
+def _write_report(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
+    if args.report:
+        from .files import write_whole
+
+        write_whole(args.report, _json(found))
+
+
+def _load(args: argparse.Namespace, stages: Stages) -> tuple[Any, Any]:
+    from .sources import InputShape, load_source
+
+    shapes = [InputShape.parse(text) for text in args.input]
+    stages("load", args.source)
+    return load_source(args.source, shapes, args.seed)
+
+
+@contextlib.contextmanager
+def _work(args: argparse.Namespace) -> Iterator[None]:
+    """Libraries may print and warn: that goes to stderr, and only with ``--debug`` are warnings shown."""
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        if not args.debug:
+            warnings.simplefilter("ignore")
+        yield
+
+
+def _show(args: argparse.Namespace, report: Mapping[str, Any], title: str) -> None:
+    from .console import show_report
+
+    if args.json:
+        print(_json(report))
+    else:
+        show_report(report, title)
+
+
+def _show_analysis(source: str, found: Mapping[str, Any]) -> None:
+    from .console import show_lines, show_table
+
+    rows = [
+        (str(g["name"]), f"{g['units']:,}", _short([str(p) for p in g.get("parameters") or ()]))
+        for g in found.get("groups") or ()
+    ]
+    show_table(f"groups of {source}", ("group", "units", "parameters"), rows, right=(1,))
+    lines = [f"{key:<9}{found[key]:,}" for key in ("units", "atoms") if isinstance(found.get(key), int)]
+    lines += [f"pinned   {text}" for text in _entries(found.get("pinned"))]
+    lines += [f"opaque   {text}" for text in _entries(found.get("opaque_ops"))]
+    if isinstance(found.get("seconds"), (int, float)):
+        lines.append(f"seconds  {found['seconds']:.2f}")
+    show_lines(lines)
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", ... {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _entries(found: Any) -> list[str]:
+    """A count, a list or a table as lines; nothing for what is empty."""
+    if isinstance(found, Mapping):
+        return [f"{key}: {value}" for key, value in found.items()]
+    if isinstance(found, (list, tuple)):
+        return [str(item) for item in found]
+    return [f"{found:,}"] if found else []
+
+
+def _print_times(report: Mapping[str, Any]) -> None:
+    for step in report.get("passes") or ():
+        print(f"prunec: {step['seconds']:9.3f} s  {step['name']}", file=sys.stderr)
+
+
+def _json(found: Any) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False, default=_plain) + "\n"
+
+
+def _plain(item: Any) -> Any:
+    """Numpy's numbers and arrays, and paths, as JSON has them."""
+    if hasattr(item, "tolist"):
+        return item.tolist()
+    if isinstance(item, Path):
+        return str(item)
+    raise TypeError(f"{type(item).__name__} has no JSON form")
+
+
+def _report_error(error: PrunecError, args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    if args.debug:
+        traceback.print_exception(error)
+    print(f"prunec: error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    if isinstance(error, PassError):
+        print(f"reproducer: {write_reproducer(error, arguments)}", file=sys.stderr)
+    return error.exit_code
+
+
+def _report_crash(error: Exception, args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    if args.debug:
+        traceback.print_exception(error)
+    text = (str(error) or "no message").splitlines()[0]
+    print(f"prunec: error: internal error: {type(error).__name__}: {text}", file=sys.stderr)
+    print(f"reproducer: {write_reproducer(error, arguments)}", file=sys.stderr)
+    return CRASHED
+
+
+def write_reproducer(error: BaseException, arguments: Sequence[str]) -> Path:
+    """Write what is needed to see a crash again, and return the file: ``prunec-crash-<n>.txt``.
+
+    It lies in the current folder, or in the one for temporary files where that cannot be written.
+    """
+    text = "".join([
+        f"command: {shlex.join(['prunec', *arguments])}\n", f"folder: {Path.cwd()}\n", f"versions: {_versions()}\n",
+        f"data: {getattr(error, 'data', {})}\n\n", *traceback.format_exception(error),
+    ])  # fmt: skip
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            return _write_numbered(folder, text)
+    raise EnvironmentProblem("cannot write a reproducer", hint="make the current folder writable") from error
+
+
+def _write_numbered(folder: Path, text: str) -> Path:
+    number = 1
+    while True:
+        path = folder / f"prunec-crash-{number}.txt"
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def _versions() -> str:
+    found = [f"prunec {__version__}", f"python {platform.python_version()}"]
+    for name in ("torch", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "scipy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

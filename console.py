@@ -1,0 +1,171 @@
+"""What the command prints: progress on stderr while it works, tables on stdout at the end.
+
+Tables are for people; machines read ``--json``.  Off a terminal there are no colours, no cursor movements, and no line
+is cut.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+MEASURES = (
+    ("params", "parameters"),
+    ("macs", "MACs"),
+    ("size_bytes", "size"),
+    ("latency_ms", "latency"),
+)
+
+
+class Stages:
+    """Progress: a spinner with the time elapsed on a terminal, one line a stage elsewhere, nothing when quiet.
+
+    Call it with the name of the stage and a detail.  It is quiet in CI (``CI`` set in the environment) too.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet or os.environ.get("CI", "").lower() not in ("", "0", "false")
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Stages:
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._task = self._bar.add_task("starting", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, stage: str, detail: str = "") -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=f"{stage} {detail}".strip())
+        elif not self.quiet:
+            print(f"prunec: {stage} {detail}".rstrip(), file=sys.stderr, flush=True)
+
+
+def show_report(report: Mapping[str, Any], title: str) -> None:
+    """The table at the end of a compile or a benchmark: measures, units, verification, notes."""
+    console = _stdout()
+    _line(console, title)
+    console.print(_measures_table(report))
+    for line in _facts(report):
+        _line(console, line)
+
+
+def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+    """A plain table on stdout; columns in ``right`` are aligned to the right, the last column may wrap."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table, right = Table(), set(right)
+    for k, head in enumerate(heads):
+        table.add_column(head, justify="right" if k in right else "left", no_wrap=k + 1 < len(heads), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = _stdout()
+    _line(console, title)
+    console.print(table)
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Lines on stdout as they are: no markup, no wrapping."""
+    console = _stdout()
+    for line in lines:
+        _line(console, line)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _file_width())
+
+
+def _file_width() -> int:
+    """Columns where there is no terminal: COLUMNS when it is a number, else enough that nothing is cut."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() and int(columns) > 0 else 120
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _measures_table(report: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("")
+    for head in ("dense", "compact", "ratio"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for key, label in MEASURES:
+        measure = report.get(key)
+        if isinstance(measure, Mapping) and any(measure.get(k) is not None for k in ("dense", "compact")):
+            ratio = measure.get("ratio")
+            table.add_row(
+                label, quantity(key, measure.get("dense")), quantity(key, measure.get("compact")),
+                "-" if ratio is None else f"{ratio:.3f}",
+            )  # fmt: skip
+    return table
+
+
+def _facts(report: Mapping[str, Any]) -> Iterable[str]:
+    units = report.get("units") or {}
+    if units:
+        pinned = f", {units['pinned']:,} pinned" if units.get("pinned") else ""
+        yield f"units    {units.get('removed', 0):,} of {units.get('total', 0):,} removed{pinned}"
+    if "verify" in report:
+        yield f"verify   {verify_text(report['verify'])}"
+    if report.get("copies"):
+        yield f"copies   {report['copies']} nodes only move channels"
+    for op, cost in (report.get("opaque_ops") or {}).items():
+        yield f"opaque   {op}: not known, {_cost(cost)}"
+    if units and not units.get("removed"):
+        yield "note     nothing was pruned"
+    for note in report.get("notes") or ():
+        yield f"note     {note}"
+
+
+def _cost(cost: Any) -> str:
+    return f"{cost:,} units pinned" if isinstance(cost, int) else str(cost)
+
+
+def verify_text(found: Mapping[str, Any] | None) -> str:
+    """One line on a verification: ``ok, max relative error 2.1e-07``."""
+    if not found or found.get("max_rel_err") is None:
+        return "not run"
+    verdict = "FAILED" if found.get("ok") is False else "ok"
+    checked = found.get("checked")
+    where = f" ({', '.join(map(str, checked))})" if isinstance(checked, (list, tuple)) and checked else ""
+    return f"{verdict}, max relative error {found['max_rel_err']:.1e}{where}"
+
+
+def quantity(key: str, value: float | None) -> str:
+    """A number with its unit, as the tables show it."""
+    if value is None:
+        return "-"
+    if key == "size_bytes":
+        return _scaled(value, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)), "B")
+    if key == "latency_ms":
+        return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+    return _scaled(value, (("G", 1e9), ("M", 1e6), ("k", 1e3)), "")
+
+
+def _scaled(value: float, scales: Sequence[tuple[str, float]], unit: str) -> str:
+    name, size = next(((n, s) for n, s in scales if value >= s), (unit, 1.0))
+    return f"{value / size:,.2f} {name}" if size > 1 else f"{value:,.0f} {name}".rstrip()

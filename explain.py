@@ -1,0 +1,138 @@
+"""What ``prunec passes`` and ``prunec explain`` print: names, docstrings and options, read from the registries."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .ir.errors import UsageError
+from .passes.base import PASSES, Pass, find
+from .passes.target import TARGETS
+
+
+def described_passes() -> list[dict[str, Any]]:
+    """All passes by name, as JSON: name, kind, help, options."""
+    _fill()
+    return [_described(PASSES[name]) for name in sorted(PASSES)]
+
+
+def explain(name: str) -> list[str]:
+    """Lines that explain a pass, a criterion, a target or an op; all of them where a name stands for several.
+
+    Raises :class:`UsageError` with the names closest to one that is not known.
+    """
+    _fill()
+    lines: list[str] = []
+    for found in (entries(name) for entries in _ENTRIES.values()):
+        lines += [*([""] if lines and found else []), *found]
+    if not lines:
+        near = difflib.get_close_matches(name, list(_names()), n=5)
+        hint = f"close to it: {', '.join(near)}" if near else "prunec passes lists the passes"
+        raise UsageError(f"nothing is called {name!r}", hint=hint, name=name)
+    return lines
+
+
+def known_pass(name: str) -> None:
+    """Raise :class:`UsageError` unless ``name`` is a pass or ``all``."""
+    _fill()
+    if name != "all":
+        find(name)
+
+
+def _fill() -> None:
+    """Importing is what fills the registries."""
+    for module in ("passes", "ir.ops"):
+        importlib.import_module(f".{module}", __package__)
+
+
+def _described(cls: type[Pass]) -> dict[str, Any]:
+    return {"name": cls.name, "kind": cls.kind, "help": inspect.getdoc(cls) or "", "options": _options(cls)}
+
+
+def _options(cls: type[Pass]) -> list[dict[str, Any]]:
+    hints = typing.get_type_hints(cls)
+    plain = cls(**{}) if not _required(cls) else None
+    return [
+        {"name": name, "type": _type_name(hints[name]), "default": None if plain is None else getattr(plain, name)}
+        for name in cls.options()
+    ]
+
+
+def _required(cls: type[Pass]) -> list[str]:
+    return [p.name for p in inspect.signature(cls).parameters.values() if p.default is inspect.Parameter.empty]
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _pass_lines(name: str) -> list[str]:
+    if name not in PASSES:
+        return []
+    found = _described(PASSES[name])
+    options = [f"  {o['name']}: {o['type']} = {o['default']!r}" for o in found["options"]]
+    needs = [f"requires: {', '.join(sorted(PASSES[name].requires))}"] if PASSES[name].requires else []
+    return [
+        f"pass {name} ({found['kind']})",
+        "",
+        found["help"],
+        "",
+        *needs,
+        "options:" if options else "no options",
+        *options,
+    ]
+
+
+def _criterion_lines(name: str) -> list[str]:
+    found = _criteria()
+    return [f"criterion {name}", "", _doc(found[name])] if name in found else []
+
+
+def _target_lines(name: str) -> list[str]:
+    if name not in TARGETS:
+        return []
+    target = TARGETS[name]
+    return [f"target {name}", "", target.help, "", f"channel block: {target.channel_block}"]
+
+
+def _op_lines(name: str) -> list[str]:
+    ops = _ops()
+    if name not in ops:
+        return []
+    signature = ops[name].signature
+    declared = f"signature: {signature.text}" if signature is not None else "declared by a function: it moves positions"
+    return [f"op {name}", "", ops[name].help, "", declared]
+
+
+_ENTRIES: dict[str, Callable[[str], list[str]]] = {
+    "pass": _pass_lines,
+    "criterion": _criterion_lines,
+    "target": _target_lines,
+    "op": _op_lines,
+}
+
+
+def _names() -> Iterator[str]:
+    yield from PASSES
+    yield from _criteria()
+    yield from TARGETS
+    yield from _ops()
+
+
+def _criteria() -> dict[str, Any]:
+    found: dict[str, Any] = getattr(importlib.import_module(".passes.score", __package__), "CRITERIA", {})
+    return found
+
+
+def _ops() -> dict[str, Any]:
+    from .ir.opset import OPS
+
+    return dict(OPS)
+
+
+def _doc(item: Any) -> str:
+    return str(getattr(item, "help", "") or inspect.getdoc(item) or "")

@@ -1,0 +1,113 @@
+"""Files that are written whole or not at all: a temporary file in the same folder, then one rename.
+
+A model above 2 GB does not fit in one protobuf; its tensors go to ``NAME.data`` beside it, and that file is in place
+before the model that refers to it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .ir.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise :class:`EnvironmentProblem` unless a file can be written at ``path``; leaves nothing behind."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise EnvironmentProblem(f"cannot write {path}: it is a folder", hint="give the name of a file", path=str(path))
+    if _is_device(target):
+        return
+    with _explained(target), _beside(target) as temporary:
+        temporary.touch(exist_ok=False)
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise :class:`EnvironmentProblem` unless ``path`` is a folder that can be written, or can be made."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise EnvironmentProblem(
+            f"cannot write into {path}: it is a file", hint="give the name of a folder", path=str(path)
+        )
+    nearest = next(p for p in (target, *target.parents) if p.exists())
+    if not nearest.is_dir():
+        raise EnvironmentProblem(f"cannot make the folder {path}: {nearest} is a file", path=str(path))
+    check_writable(nearest / f".{target.name}.probe")
+
+
+def write_whole(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
+    """Write ``data`` to ``path`` in one step; an old file stays as it was when anything goes wrong."""
+    target = Path(os.path.realpath(path))
+    chunks = [data.encode()] if isinstance(data, str) else [data] if isinstance(data, bytes) else data
+    with _explained(target):
+        if _is_device(target):
+            _fill(target, chunks, "wb")
+            return
+        with _beside(target) as temporary:
+            _fill(temporary, chunks, "xb")
+            os.replace(temporary, target)
+
+
+def write_model(path: str | Path, model: onnx.ModelProto, *, external: bool | None = None) -> list[Path]:
+    """Write an ONNX model and return the files written: one, or two when its tensors lie in ``NAME.data``.
+
+    ``external`` says whether tensors go to their own file; None: only where the model is too large for one file.
+    Raises :class:`EnvironmentProblem` when the folder cannot be written.
+    """
+    from .runtime.external import is_large, split
+
+    target = Path(os.path.realpath(path))
+    if not (is_large(model) if external is None else external):
+        write_whole(target, model.SerializeToString(deterministic=True))
+        return [target]
+    data = target.with_name(target.name + ".data")
+    slim, chunks = split(model, data.name)
+    with _explained(target), _beside(data) as new_data, _beside(target) as new_model:
+        _fill(new_data, chunks, "xb")
+        _fill(new_model, [slim.SerializeToString(deterministic=True)], "xb")
+        os.replace(new_data, data)
+        os.replace(new_model, target)
+    return [target, data]
+
+
+def _fill(path: Path, chunks: Iterable[bytes], mode: str) -> None:
+    with open(path, mode) as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        if mode == "xb":
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A free name in the folder of ``target``; what is there afterwards is removed."""
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "make the folder first" if not target.parent.is_dir() else "check permissions and free space"
+        raise EnvironmentProblem(
+            f"cannot write {target}: {error.strerror or error}", hint=hint, path=str(target)
+        ) from error
+
+
+def _is_device(target: Path) -> bool:
+    """True for what exists and must not be replaced by a file: /dev/null, a pipe."""
+    return target.exists() and not target.is_file() and not target.is_dir()

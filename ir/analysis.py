@@ -1,0 +1,155 @@
+"""Propagation: every value's axes, from the declarations of the ops, in one walk over the graph.
+
+What no declaration covers, or what a declaration declines, is pinned with all its tensor operands and listed, with the
+reason.  Start at :func:`analyse`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import ops as _ops  # noqa: F401  (fills the registry)
+from .arrays import is_float
+from .axes import Atoms, Axes, Axis, Reason, pinned
+from .errors import Declined
+from .graph import Constant, Graph, Node, Value, reads
+from .opset import OPAQUE, OPS, Alive, Analysed, Fitting, Site
+from .solve import Solution, solve
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A node whose operands are pinned because it is not understood."""
+
+    node: Node
+    why: str
+
+    @property
+    def kind(self) -> str:
+        return self.node.kind or self.node.op
+
+
+@dataclass(eq=False)
+class Analysis:
+    """The axes of every value of ``graph``, and the units that follow."""
+
+    graph: Graph
+    atoms: Atoms
+    axes: dict[Value, Axes | None]
+    sites: dict[str, Analysed]
+    opaque: list[Opaque]
+    solution: Solution = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.solution = solve(self.atoms)
+
+    def kept(self, value: Value, alive: Alive) -> tuple[np.ndarray | None, ...]:
+        """For each axis of ``value`` the alive positions, None where all are."""
+        found = []
+        for axis in self.axes[value] or ():
+            mask = alive[axis]
+            found.append(None if mask.all() else np.flatnonzero(mask).astype(np.int64))
+        return tuple(found)
+
+    def fitting(self, node: Node, alive: Alive) -> Fitting | None:
+        """The view that ``refit`` gets, None for a node without a declaration.  Nodes are known by their names."""
+        site = self.sites.get(node.name)
+        return None if site is None else Fitting(site, alive)
+
+    def opaque_costs(self) -> dict[str, int]:
+        """For each kind of op that is not understood, the units that pinning it costs."""
+        kinds = Counter(o.kind for o in self.opaque)
+        return {k: self._units_without(lambda r, k=k: r.opaque and r.cause == k) - self.solution.units for k in sorted(kinds)}
+
+    def pinned_units(self) -> int:
+        """How many more units there would be if nothing were pinned."""
+        return self._units_without(lambda reason: True) - self.solution.units
+
+    def _units_without(self, ignore) -> int:  # type: ignore[no-untyped-def]
+        solution = solve(self.atoms, ignore)
+        return int(touching(self, solution).sum())
+
+
+def touching(analysis: Analysis, solution: Solution) -> np.ndarray:
+    """Boolean mask over the units of ``solution``: those that some constant of the graph carries."""
+    seen = np.zeros(solution.members.shape[0], bool)
+    for value in analysis.graph.constants:
+        for axis in analysis.axes[value] or ():
+            seen[solution.component[axis]] = True
+    return np.asarray(solution.members[np.flatnonzero(seen)].sum(0)).ravel() > 0
+
+
+def analyse(graph: Graph) -> Analysis:
+    """Propagate atoms through ``graph`` and solve them."""
+    atoms = Atoms()
+    axes: dict[Value, Axes | None] = {v: _born(atoms, v, c) for v, c in graph.constants.items()}
+    for value in graph.inputs:
+        axes[value] = None if value.shape is None else [pinned(d) for d in value.shape]
+    sites: dict[str, Analysed] = {}
+    opaque: list[Opaque] = []
+    for node in graph.nodes:
+        try:
+            sites[node.name] = found = _analyse_node(atoms, axes, node)
+            results: list[Axes | None] = list(found.results)
+        except Declined as declined:
+            opaque.append(Opaque(node, str(declined)))
+            results = _pin(atoms, axes, node, str(declined))
+        axes.update(zip(node.outputs, results, strict=True))
+    for value in graph.outputs:
+        for axis in axes.get(value) or ():
+            atoms.pin(axis, Reason("output", value.name))
+    return Analysis(graph, atoms, axes, sites, opaque)
+
+
+def _born(atoms: Atoms, value: Value, constant: Constant) -> Axes:
+    shape = value.shape or ()
+    return [atoms.fresh(d) if is_float(constant.data) else pinned(d) for d in shape]
+
+
+def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> Analysed:
+    if not any(v.is_tensor for v in node.outputs):
+        return _size(atoms, axes, node)
+    op = OPS.get(node.op)
+    if op is None:
+        raise Declined(str(node.attrs.get("why", "no declaration for this op")))
+    operands: list[Axes | None] = []
+    for value in node.inputs:
+        operands.append(None if value is None else axes[value])
+        if value is not None and operands[-1] is None:
+            raise Declined(f"the shape of operand {value} is not known")
+    for value in set(reads(node)) - set(node.inputs):
+        for axis in axes.get(value) or ():
+            atoms.pin(axis, Reason(node.kind, node.name, "an operand that the declaration does not name"))
+    found = op.analyse(Site(node, atoms, operands))
+    _check(node, found)
+    return found
+
+
+def _size(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> Analysed:
+    """A node that computes sizes: whatever tensor it reads keeps its positions."""
+    for value in set(reads(node)):
+        for d, axis in enumerate(axes.get(value) or ()):
+            if d in node.attrs.get("dims", range(len(axes[value] or ()))):
+                atoms.pin(axis, Reason(node.kind, node.name, "its size is read"))
+    return Analysed(node, [], [[] for _ in node.outputs])
+
+
+def _check(node: Node, found: Analysed) -> None:
+    shapes = [v.shape for v in node.outputs]
+    sizes = [tuple(len(axis) for axis in axes) for axes in found.results]
+    if sizes != shapes:
+        raise Declined(f"the declaration of {node.op!r} gives {sizes} where the model has {shapes}")
+
+
+def _pin(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, why: str) -> list[Axes | None]:
+    reason = Reason(node.kind or node.op, node.name, why, opaque=True)
+    for value in dict.fromkeys(reads(node)):
+        for axis in axes.get(value) or ():
+            atoms.pin(axis, reason)
+    return [None if v.shape is None else [pinned(d) for d in v.shape] for v in node.outputs]
+
+
+__all__ = ["OPAQUE", "Analysis", "Axis", "Opaque", "analyse", "touching"]

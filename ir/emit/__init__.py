@@ -1,0 +1,1 @@
+"""Emitters: a graph written back in the dialect that it came from."""

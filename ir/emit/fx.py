@@ -1,0 +1,242 @@
+"""The torch emitter: a graph becomes a trainable ``GraphModule`` with the source's state-dict keys.
+
+Parameters stand where the source had them; nodes whose behaviour depends on the mode (batch norm, dropout) are calls of
+stateless leaf modules, so that ``train()`` and ``eval()`` reach them.  Start at :func:`emit`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import fx
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+from torch.utils import _pytree as pytree
+
+from ..errors import ModelError
+from ..graph import Constant, Graph, Node, Value, map_values
+
+Args = dict[str, Any]
+
+
+class BatchNorm(torch.nn.Module):
+    """Batch normalisation whose state is passed in: (B, c, *) -> (B, c, *)."""
+
+    def __init__(self, momentum: float, eps: float) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        mean: torch.Tensor,
+        var: torch.Tensor,
+        batches: torch.Tensor | None,
+    ) -> torch.Tensor:
+        if self.training and batches is not None:
+            batches.add_(1)
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
+
+
+class Dropout(torch.nn.Module):
+    """Dropout of elements, or of whole channels, in training; the identity otherwise."""
+
+    def __init__(self, p: float, channels: bool) -> None:
+        super().__init__()
+        self.p, self.channels = p, channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        drop = torch.feature_dropout if self.channels else torch.dropout
+        return drop(x, self.p, self.training)
+
+
+def emit(graph: Graph) -> fx.GraphModule:
+    """A module that computes ``graph``; its parameters are copies of the graph's constants."""
+    return _Writer(graph).write()
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.root = torch.nn.Module()
+        self.out = fx.Graph()
+        self.env: dict[Value, fx.Node] = {}
+        self.modes = 0
+        self.names = {name: v for v, c in graph.constants.items() for name in c.names}
+
+    def write(self) -> fx.GraphModule:
+        for value, constant in self.graph.constants.items():
+            _assign(self.root, constant)
+        for value in self.graph.inputs:
+            self.env[value] = self.out.placeholder(value.name)
+        for node in self.graph.nodes:
+            self._node(node)
+        self._output()
+        source = self.graph.source
+        self.out.set_codegen(_PyTreeCodeGen(_PyTreeInfo(list(source["forward"]), source["in_spec"], source["out_spec"])))
+        self.out.lint()
+        module = fx.GraphModule(self.root, self.out, "Compact")
+        module.eval()
+        return module
+
+    def _node(self, node: Node) -> None:
+        leaf = _MODES.get(node.kind)
+        if leaf is not None and (made := leaf(node.call)) is not None:
+            module, inputs = made
+            name = f"_mode_{self.modes}"
+            self.modes += 1
+            self.root.add_module(name, module)
+            result = self.out.call_module(name, tuple(self._read(x) for x in (*inputs, *self._batches(node))))
+        else:
+            target = resolve(node.kind)
+            args, kwargs = arguments(target, map_values(node.call, self._read))
+            result = self.out.call_function(target, args, kwargs)
+        self._bind(node, result)
+
+    def _bind(self, node: Node, result: fx.Node) -> None:
+        if len(node.outputs) == 1 and not node.output.name.endswith(".0"):
+            self.env[node.output] = result
+            return
+        for k, value in enumerate(node.outputs):
+            self.env[value] = self.out.call_function(operator.getitem, (result, k))
+
+    def _batches(self, node: Node) -> tuple[Value | None, ...]:
+        """The counter of batches beside a running mean, as ``nn.BatchNorm2d`` keeps it."""
+        if "batch_norm" not in node.kind:
+            return ()
+        mean = self.graph.constants.get(node.inputs[3]) if node.inputs[3] is not None else None
+        counter = mean.name.removesuffix("running_mean") + "num_batches_tracked" if mean else ""
+        return (self.names.get(counter),)
+
+    def _read(self, item: Any) -> Any:
+        if not isinstance(item, Value):
+            return item
+        if item not in self.env:
+            self.env[item] = self.out.get_attr(self.graph.constants[item].name)
+        return self.env[item]
+
+    def _output(self) -> None:
+        self.out.output(tuple(map_values(self.graph.source["outputs"], self._read)))
+
+
+def _batch_norm(a: Args) -> tuple[torch.nn.Module, tuple[Any, ...]] | None:
+    if a["running_mean"] is None:
+        return None
+    return BatchNorm(a["momentum"], a["eps"]), (a["input"], a["weight"], a["bias"], a["running_mean"], a["running_var"])
+
+
+def _dropout(channels: bool) -> Callable[[Args], tuple[torch.nn.Module, tuple[Any, ...]]]:
+    return lambda a: (Dropout(a["p"], channels), (a["input"],))
+
+
+_MODES: dict[str, Callable[[Args], tuple[torch.nn.Module, tuple[Any, ...]] | None]] = {
+    "aten.batch_norm.default": _batch_norm,
+    "aten.dropout.default": _dropout(False),
+    "aten.feature_dropout.default": _dropout(True),
+}
+
+
+def resolve(kind: str) -> Any:
+    """The callable behind a kind; only ATen overloads and Python's own operators are looked up.
+
+    Raises
+    ------
+    ModelError
+        For a name outside those two.
+    """
+    namespace, _, rest = kind.partition(".")
+    if namespace == "python":
+        found = getattr(operator, rest, None) or getattr(torch, rest, None) if rest in _PYTHON else None
+    else:
+        name, _, overload = rest.rpartition(".")
+        packet = getattr(getattr(torch.ops, namespace, None), name, None) if namespace.isidentifier() else None
+        found = getattr(packet, overload, None)
+    if found is None:
+        raise ModelError(f"no operator {kind!r} in this version of torch", hint="install the package that registers it")
+    return found
+
+
+_PYTHON = frozenset(
+    "add sub mul floordiv truediv mod neg pow lt le gt ge eq ne and_ or_ not_ getitem sym_int sym_max sym_min sym_not "
+    "sym_float sym_ite sym_sqrt sym_sum".split()
+)
+
+
+def arguments(target: Any, call: Args) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of ``target`` from arguments by name."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return tuple(v for k, v in call.items() if k.startswith("_")), {k: v for k, v in call.items() if not k.startswith("_")}
+    args = [call[a.name] for a in schema.arguments if not a.kwarg_only and a.name in call]
+    return tuple(args), {a.name: call[a.name] for a in schema.arguments if a.kwarg_only and a.name in call}
+
+
+def _assign(root: torch.nn.Module, constant: Constant) -> None:
+    """Put a constant at each of its names; names of one tie share one parameter."""
+    data = constant.data.detach().clone(memory_format=torch.contiguous_format)
+    trained = constant.role == "parameter"
+    held = torch.nn.Parameter(data, requires_grad=data.is_floating_point()) if trained else data
+    for name in constant.names:
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, torch.nn.Module())
+            module = module.get_submodule(part)
+        if isinstance(held, torch.nn.Parameter):
+            module.register_parameter(leaf, held)
+        else:
+            module.register_buffer(leaf, held, persistent=constant.role == "buffer" and constant.persistent)
+
+
+# ---------------------------------------------------------------------- running a graph
+
+
+def sample_inputs(graph: Graph, seed: int) -> list[Any]:
+    """Random inputs like the example's: floats normal, integers the example's own values in another order."""
+    generator = torch.Generator().manual_seed(seed)
+    return [_sample(leaf, generator) for leaf in pytree.tree_leaves(graph.source["example"])]
+
+
+def _sample(leaf: Any, generator: torch.Generator) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if leaf.is_floating_point():
+        return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
+    return leaf.flatten()[torch.randperm(leaf.numel(), generator=generator)].reshape(leaf.shape)
+
+
+def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[Any]]:
+    """The tensors that ``graph`` returns for flat ``inputs``; in float64 where asked for."""
+    module = emit(graph)
+    if double:
+        module = module.double()
+        inputs = [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
+    args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
+    with torch.no_grad():
+        result = module(*args, **kwargs)
+    return [t.detach().numpy() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+
+
+def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None, seed: int) -> dict[str, NDArray[Any]]:
+    """dL/dw of every parameter, L = ``loss(outputs)`` (mean square of all outputs when None) on the example inputs."""
+    module = emit(graph)
+    args, kwargs = graph.source["example"]
+    result = module(*args, **kwargs)
+    if loss is None:
+        total = sum(t.square().mean() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and t.requires_grad)
+    else:
+        total = loss(result)
+    if not isinstance(total, torch.Tensor):
+        raise ModelError("no output depends on a parameter", hint="a gradient criterion needs a trainable model")
+    total.backward()  # type: ignore[no-untyped-call]
+    known = dict(module.named_parameters(remove_duplicate=False))
+    zero = {n: np.zeros(tuple(p.shape), np.float32) for n, p in known.items() if p.grad is None}
+    return zero | {n: p.grad.numpy() for n, p in known.items() if p.grad is not None}

@@ -1,0 +1,474 @@
+"""ATen overloads and the ops they spell.  Names only: what an op means stands in ``ir/ops``.
+
+``arguments`` are the schema's arguments by name, tensors as values.  ``RESULT`` holds the result's value(s), for kinds
+whose attributes follow from its shape.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import Declined
+from ..graph import Constant, Graph, Node, Value
+from .spelling import Arguments, Spelling, axes_of, axis_of, rank, renamed, size, whole
+
+RESULT = "<result>"
+Table = dict[str, Spelling]
+
+
+def _conv(a: Arguments) -> dict[str, Any]:
+    if rank(a["input"]) != rank(a["weight"]):
+        raise Declined("convolution without a batch axis")
+    return {"groups": a["groups"]}
+
+
+def _convolution(transposed: bool) -> Any:
+    def read(a: Arguments) -> dict[str, Any]:
+        if bool(a["transposed"]) is not transposed:
+            raise Declined("a transposed convolution in the general spelling")
+        return _conv(a)
+
+    return read
+
+
+def _batch_norm(a: Arguments) -> dict[str, Any]:
+    if a.get("training"):
+        raise Declined("batch statistics in evaluation")
+    return {"eps": a["eps"]} if a["running_mean"] is not None and not a.get("use_input_stats") else {}
+
+
+def _trailing(a: Arguments) -> dict[str, Any]:
+    shape = a["normalized_shape"]
+    return {"rank": len(shape), "shape": tuple(shape)}
+
+
+def _trailing_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    return node.kind, {**node.call, "normalized_shape": list(changed["shape"])}
+
+
+def _attention(a: Arguments) -> dict[str, Any]:
+    if a.get("enable_gqa") and size(a["query"], -3) != size(a["key"], -3):
+        raise Declined("grouped queries with a mask or an odd rank")
+    return {"scale": a["scale"] if a["scale"] is not None else size(a["query"], -1) ** -0.5}
+
+
+def _matmul(a: Arguments) -> dict[str, Any]:
+    if min(rank(a[_first(a, "self", "input")]), rank(a[_first(a, "other", "mat2")])) < 2:
+        raise Declined("a product with a vector")
+    return {}
+
+
+def _first(a: Arguments, *names: str) -> str:
+    return next(n for n in names if n in a)
+
+
+def _dims(default_keep: bool = False, name: str = "dim") -> Any:
+    def read(a: Arguments) -> dict[str, Any]:
+        x = a[_first(a, "self", "input")]
+        return {"dims": axes_of(a.get(name), x), "keepdim": bool(a.get("keepdim", default_keep))}
+
+    return read
+
+
+def _one_dim(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(a["dim"], a[_first(a, "self", "input")])}
+
+
+def _result_shape(a: Arguments) -> dict[str, Any]:
+    """Sizes of the result; None where a size depends on the input."""
+    out: Value = a[RESULT]
+    if out.shape is None:
+        raise Declined("the shape of the result is not known")
+    return {"shape": tuple(None if d in out.dynamic else s for d, s in enumerate(out.shape))}
+
+
+def _view_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """Any of the reshape family becomes a reshape; a dynamic size keeps the expression that the source had."""
+    out, source = node.output, _source_sizes(node)
+    sizes: list[Any] = []
+    for d, n in enumerate(changed["shape"]):
+        sizes.append(source[d] if n is None and source is not None else (-1 if n is None else n))
+    if sum(isinstance(s, int) and s == -1 for s in sizes) > 1:
+        raise AssertionError(f"{node.name}: more than one size of {out} is left to the runtime")
+    return "aten.reshape.default", {"self": node.inputs[0], "shape": sizes}
+
+
+def _unchanged(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """A kind that names no sizes stays as it is."""
+    return node.kind, node.call
+
+
+def _unflatten_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    x = node.inputs[0]
+    assert x is not None and x.shape is not None
+    d, old = int(node.call["dim"]) % len(x.shape), node.call["sizes"]
+    sizes = [o if n is None else n for o, n in zip(old, changed["shape"][d : d + len(old)], strict=True)]
+    return node.kind, {**node.call, "sizes": sizes}
+
+
+def _attention_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """The count of key heads follows from the operands; the scale does not."""
+    call = dict(node.call)
+    if "scale" in changed:
+        call["scale"] = changed["scale"]
+    return node.kind, call
+
+
+def _source_sizes(node: Node) -> list[Any] | None:
+    for name in ("size", "shape"):
+        given = node.call.get(name)
+        if isinstance(given, (list, tuple)) and len(given) == len(node.output.shape or ()):
+            return [-1 if s == -1 else s for s in given]
+    return None
+
+
+def _expand_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    given = list(node.call["size"])
+    x, out = node.inputs[0], node.output
+    assert x is not None and x.shape is not None and out.shape is not None
+    lead = len(out.shape) - len(x.shape)
+    same = [d >= lead and x.shape[d - lead] == out.shape[d] for d in range(len(given))]
+    sizes = [-1 if same[d] else (given[d] if n is None else n) for d, n in enumerate(changed["shape"])]
+    return node.kind, {**node.call, "size": sizes}
+
+
+def _permute(a: Arguments) -> dict[str, Any]:
+    return {"dims": tuple(axis_of(d, a["self"]) for d in a["dims"])}
+
+
+def _swap(first: str, second: str) -> Any:
+    def read(a: Arguments) -> dict[str, Any]:
+        order = list(range(rank(a["self"])))
+        if len(order) > 1:
+            i, j = axis_of(a.get(first, 0), a["self"]), axis_of(a.get(second, 1), a["self"])
+            order[i], order[j] = order[j], order[i]
+        return {"dims": tuple(order)}
+
+    return read
+
+
+def _slice(a: Arguments) -> dict[str, Any]:
+    x, d = a["self"], axis_of(a["dim"], a["self"])
+    n = size(x, d)
+    start, stop = a["start"], a["end"]
+    if d in x.dynamic and not (start in (0, None) and (stop is None or stop == sys.maxsize)):
+        return {"slices": ((d, None, None, 1),)}
+    return {"slices": ((d, _bound(start, n, 0), _bound(stop, n, n), whole(a["step"])),)}
+
+
+def _bound(value: Any, n: int, default: int) -> int | None:
+    if value is None:
+        return default
+    if not isinstance(value, int):
+        return None
+    return min(max(value + n if value < 0 else value, 0), n)
+
+
+def _slice_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    ((_, start, stop, _),) = changed["slices"]
+    return node.kind, {**node.call, "start": start, "end": stop}
+
+
+def _select(a: Arguments) -> dict[str, Any]:
+    d = axis_of(a["dim"], a["self"])
+    index = whole(a["index"])
+    return {"dim": d, "index": index % size(a["self"], d)}
+
+
+def _split(a: Arguments) -> dict[str, Any]:
+    x = a[_first(a, "self", "input")]
+    d = axis_of(a.get("dim", 0), x)
+    if d in x.dynamic:
+        raise Declined("an axis of dynamic size is split")
+    return {"dim": d, "sizes": tuple(size(v, d) for v in a[RESULT])}
+
+
+def _split_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    call = {"self": node.inputs[0], "split_sizes": list(changed["sizes"]), "dim": node.attrs["dim"]}
+    return "aten.split_with_sizes.default", call
+
+
+def _narrow(a: Arguments) -> dict[str, Any]:
+    d, start = axis_of(a["dim"], a["self"]), whole(a["start"])
+    n = size(a["self"], d)
+    if d in a["self"].dynamic:
+        return {"slices": ((d, None, None, 1),)}
+    start = start + n if start < 0 else start
+    return {"slices": ((d, start, start + whole(a["length"]), 1),)}
+
+
+def _narrow_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    ((d, start, stop, _),) = changed["slices"]
+    return "aten.slice.Tensor", {"self": node.inputs[0], "dim": d, "start": start, "end": stop, "step": 1}
+
+
+def _list_dim(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(a.get("dim", 0), a[RESULT])}
+
+
+def _index(a: Arguments) -> dict[str, Any]:
+    indices = a["indices"]
+    dims = tuple(d for d, v in enumerate(indices) if v is not None)
+    if not dims or any(isinstance(v, Value) and v.dtype in ("bool", "uint8") for v in indices):
+        raise Declined("indexing by a mask")
+    return {"dims": dims}
+
+
+def _index_select(a: Arguments) -> dict[str, Any]:
+    return {"dims": (axis_of(a["dim"], a["self"]),)}
+
+
+def _pad(a: Arguments) -> dict[str, Any]:
+    if a.get("mode", "constant") != "constant":
+        return _pad_scan(a)
+    flat, r = [whole(p) for p in a["pad"]], rank(a["self"])
+    pads = [(0, 0)] * r
+    for k in range(len(flat) // 2):
+        pads[r - 1 - k] = (flat[2 * k], flat[2 * k + 1])
+    return {"pads": tuple(pads)}
+
+
+def _pad_scan(a: Arguments) -> dict[str, Any]:
+    raise Declined(f"padding in mode {a.get('mode')!r}")
+
+
+def _pad_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    flat: list[int] = []
+    for before, after in reversed(changed["pads"]):
+        flat += [before, after]
+    return node.kind, {**node.call, "pad": flat}
+
+
+def _mode_pad(spatial: int) -> Spelling:
+    return Spelling("pool", ("self",), lambda a: {"spatial": spatial})
+
+
+def _repeat(a: Arguments) -> dict[str, Any]:
+    return {"repeats": tuple(whole(r) for r in a[_first(a, "repeats", "dims")])}
+
+
+def _repeat_each(a: Arguments) -> dict[str, Any]:
+    if a.get("dim") is None:
+        raise Declined("repeat_interleave of the flattened tensor")
+    return {"dim": axis_of(a["dim"], a["self"]), "repeats": whole(a["repeats"])}
+
+
+def _flip(a: Arguments) -> dict[str, Any]:
+    return {"dims": axes_of(a["dims"], a["self"])}
+
+
+def _take(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(a["dim"], a["self"]), "indices": ()}
+
+
+def _scan(name: str = "dim") -> Any:
+    return lambda a: {"dims": axes_of(a[name], a["self"])}
+
+
+def _glu(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(a["dim"], a["self"])}
+
+
+def _pool(spatial: int) -> Any:
+    return lambda a: {"spatial": spatial}
+
+
+def _size_of(a: Arguments) -> dict[str, Any]:
+    return {"dims": (axis_of(a["dim"], a["self"]),)}
+
+
+def _block(name: str) -> Any:
+    return lambda a: {"block": whole(a[name])}
+
+
+def _embedding(a: Arguments) -> dict[str, Any]:
+    return {}
+
+
+def _same(op: str, names: str, *args: Any, overload: str = "default") -> Table:
+    return {f"aten.{n}" if "." in n else f"aten.{n}.{overload}": Spelling(op, *args) for n in names.split()}
+
+
+_SIZED = "view reshape _unsafe_view"
+_UNSIZED = "flatten.using_ints squeeze squeeze.dim squeeze.dims unsqueeze view_as reshape_as"
+_REDUCE = (
+    "mean.dim sum.dim_IntList amax amin prod.dim_int var.correction std.correction var.dim std.dim logsumexp "
+    "linalg_vector_norm norm.ScalarOpt_dim mean sum all.dim any.dim"
+)
+_PASS = (
+    "dropout feature_dropout alpha_dropout native_dropout clone contiguous detach alias lift_fresh_copy _to_copy to.dtype to.device "
+    "to.dtype_layout to.other type_as relu relu6 gelu silu mish sigmoid hardswish hardsigmoid hardtanh tanh leaky_relu elu selu celu "
+    "softplus softsign clamp clamp_min clamp_max expand_as where.self where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar "
+    "masked_fill.Tensor zeros_like ones_like full_like empty_like rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy "
+    "abs exp log sqrt rsqrt neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos tril triu square log_sigmoid hardshrink softshrink "
+    "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar multiply.Tensor multiply.Scalar "
+    "subtract.Tensor subtract.Scalar"
+)
+_POOLS = {1: "avg_pool1d max_pool1d adaptive_avg_pool1d", 3: "avg_pool3d max_pool3d adaptive_avg_pool3d"}
+
+NAMES: Table = {
+    "aten.conv1d.default": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
+    "aten.conv2d.default": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
+    "aten.conv3d.default": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
+    "aten.conv1d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
+    "aten.conv2d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
+    "aten.conv3d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
+    "aten.convolution.default": Spelling("conv", ("input", "weight", "bias"), _convolution(False), renamed(groups="groups")),
+    "aten.conv_transpose1d.default": Spelling(
+        "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
+    ),
+    "aten.conv_transpose2d.input": Spelling(
+        "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
+    ),
+    "aten.conv_transpose3d.input": Spelling(
+        "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
+    ),
+    "aten.linear.default": Spelling("linear", ("input", "weight", "bias")),
+    "aten.addmm.default": Spelling("linear_t", ("mat1", "mat2", "self")),
+    "aten.mm.default": Spelling("matmul", ("self", "mat2"), _matmul),
+    "aten.bmm.default": Spelling("matmul", ("self", "mat2"), _matmul),
+    "aten.matmul.default": Spelling("matmul", ("self", "other"), _matmul),
+    "aten.mv.default": Spelling("matvec", ("self", "vec")),
+    "aten.baddbmm.default": Spelling("baddbmm", ("batch1", "batch2", "self")),
+    "aten.einsum.default": Spelling("einsum", ("tensors",), lambda a: {"equation": a["equation"]}),
+    "aten.embedding.default": Spelling("embedding", ("weight", "indices"), _embedding),
+    "aten.batch_norm.default": Spelling(
+        "batch_norm", ("input", "weight", "bias", "running_mean", "running_var"), _batch_norm
+    ),
+    "aten.instance_norm.default": Spelling(
+        "batch_norm", ("input", "weight", "bias", "running_mean", "running_var"), _batch_norm
+    ),
+    "aten.group_norm.default": Spelling(
+        "group_norm", ("input", "weight", "bias"), lambda a: {"groups": a["num_groups"]}, renamed(groups="num_groups")
+    ),
+    "aten.layer_norm.default": Spelling("layer_norm", ("input", "weight", "bias"), _trailing, _trailing_back),
+    "aten.native_layer_norm.default": Spelling("layer_norm", ("input", "weight", "bias"), _trailing, _trailing_back),
+    "aten.rms_norm.default": Spelling("layer_norm", ("input", "weight"), _trailing, _trailing_back),
+    "aten.scaled_dot_product_attention.default": Spelling(
+        "attention", ("query", "key", "value", "attn_mask"), _attention, _attention_back
+    ),
+    "aten.prelu.default": Spelling("prelu", ("self", "weight")),
+    "aten.glu.default": Spelling("glu", ("self",), _glu),
+    "aten.softmax.int": Spelling("normalise", ("self",), _dims()),
+    "aten._softmax.default": Spelling("normalise", ("self",), _dims()),
+    "aten.log_softmax.int": Spelling("normalise", ("self",), _dims()),
+    "aten._log_softmax.default": Spelling("normalise", ("self",), _dims()),
+    "aten.cumsum.default": Spelling("scan", ("self",), _scan()),
+    "aten.cumprod.default": Spelling("scan", ("self",), _scan()),
+    "aten.roll.default": Spelling("scan", ("self",), _scan("dims")),
+    "aten.sort.default": Spelling("scan", ("self",), _scan()),
+    "aten.permute.default": Spelling("permute", ("self",), _permute),
+    "aten.transpose.int": Spelling("permute", ("self",), _swap("dim0", "dim1")),
+    "aten.swapaxes.default": Spelling("permute", ("self",), _swap("axis0", "axis1")),
+    "aten.swapdims.default": Spelling("permute", ("self",), _swap("dim0", "dim1")),
+    "aten.t.default": Spelling("permute", ("self",), _swap("", "")),
+    "aten.slice.Tensor": Spelling("slice", ("self",), _slice, _slice_back),
+    "aten.narrow.default": Spelling("slice", ("self",), _narrow, _narrow_back),
+    "aten.select.int": Spelling("select", ("self",), _select, renamed(index="index")),
+    "aten.chunk.default": Spelling("split", ("self",), _split, _split_back),
+    "aten.split.Tensor": Spelling("split", ("self",), _split, _split_back),
+    "aten.split.sizes": Spelling("split", ("self",), _split, _split_back),
+    "aten.split_with_sizes.default": Spelling("split", ("self",), _split, _split_back),
+    "aten.tensor_split.sections": Spelling("split", ("self",), _split, _split_back),
+    "aten.unbind.int": Spelling("unbind", ("self",), _one_dim),
+    "aten.cat.default": Spelling("cat", ("tensors",), _list_dim),
+    "aten.concat.default": Spelling("cat", ("tensors",), _list_dim),
+    "aten.stack.default": Spelling("stack", ("tensors",), _list_dim),
+    "aten.expand.default": Spelling("expand", ("self",), _result_shape, _expand_back),
+    "aten.index.Tensor": Spelling("index", ("self", "indices"), _index),
+    "aten.index_select.default": Spelling("index", ("self", "index"), _index_select),
+    "aten.pad.default": Spelling("pad", ("self",), _pad, _pad_back),
+    "aten.constant_pad_nd.default": Spelling("pad", ("self",), _pad, _pad_back),
+    "aten.repeat.default": Spelling("tile", ("self",), _repeat),
+    "aten.tile.default": Spelling("tile", ("self",), _repeat),
+    "aten.repeat_interleave.self_int": Spelling("repeat_each", ("self",), _repeat_each),
+    "aten.flip.default": Spelling("flip", ("self",), _flip),
+    "aten.pixel_shuffle.default": Spelling("pixel_shuffle", ("self",), _block("upscale_factor")),
+    "aten.pixel_unshuffle.default": Spelling("pixel_unshuffle", ("self",), _block("downscale_factor")),
+    "aten.sym_size.int": Spelling("size", ("self",), _size_of),
+    "aten.argmax.default": Spelling("rank_along", ("self",), _dims()),
+    "aten.argmin.default": Spelling("rank_along", ("self",), _dims()),
+    "aten.topk.default": Spelling("rank_along", ("self",), _dims(True)),
+    **_same("reshape", _SIZED, ("self",), _result_shape, _view_back),
+    **_same("reshape", _UNSIZED, ("self",), _result_shape, _unchanged),
+    "aten.unflatten.int": Spelling("reshape", ("self",), _result_shape, _unflatten_back),
+    **_same("reduce", _REDUCE, ("self",), _dims()),
+    **_same("rank_along", "max.dim min.dim", ("self",), _dims()),
+    **_same("elementwise", _PASS),
+    **_same("fill", "zeros ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"),
+    **_same("pool", _POOLS[1], ("self",), _pool(1)),
+    **_same("pool", "avg_pool2d max_pool2d adaptive_avg_pool2d lp_pool2d", ("self",), _pool(2)),
+    **_same("pool", "max_pool2d_with_indices adaptive_max_pool2d max_pool1d_with_indices", ("self",), _pool(2)),
+    **_same("pool", _POOLS[3], ("self",), _pool(3)),
+    **_same("pool", "upsample_nearest1d.vec upsample_linear1d.vec upsample_nearest1d upsample_linear1d", ("input",), _pool(1)),
+    **_same(
+        "pool",
+        "upsample_nearest2d.vec upsample_bilinear2d.vec upsample_bicubic2d.vec _upsample_nearest_exact2d.vec "
+        "_upsample_bilinear2d_aa.vec _upsample_bicubic2d_aa.vec",
+        ("input",),
+        _pool(2),
+    ),
+    **_same("pool", "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d", ("self",), _pool(2)),
+    **_same("pool", "upsample_nearest3d.vec upsample_trilinear3d.vec", ("input",), _pool(3)),
+    **_same("pool", "reflection_pad1d replication_pad1d", ("self",), _pool(1)),
+    **_same("pool", "reflection_pad2d replication_pad2d", ("self",), _pool(2)),
+    **_same("pool", "reflection_pad3d replication_pad3d", ("self",), _pool(3)),
+}
+
+
+def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """Kind and arguments of ``node`` once attributes changed."""
+    if node.op == "take":
+        return node.kind, {**node.call, "index": renewed(graph, node.inputs[1], changed["indices"])}
+    back = NAMES[node.kind].write
+    if back is None:
+        raise AssertionError(f"{node.kind} cannot take back {dict(changed)}")
+    return back(node, changed)
+
+
+def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """How this dialect spells an op that a pass inserts: kind and arguments."""
+    if op == "take":
+        return "aten.index_select.default", {"self": inputs[0], "dim": attrs["dim"], "index": inputs[1]}
+    if op == "pad":
+        flat = [p for pair in reversed(attrs["pads"]) for p in pair]
+        return "aten.constant_pad_nd.default", {"self": inputs[0], "pad": flat, "value": 0}
+    raise ValueError(f"the fx dialect cannot make op {op!r}")
+
+
+def set_operand(node: Node, k: int, value: Value) -> Arguments:
+    """The call of ``node`` with operand ``k`` replaced."""
+    names = NAMES[node.kind].operands
+    assert names is not None
+    return {**node.call, names[k]: value}
+
+
+def renewed(graph: Graph, index: Value | None, indices: Any) -> Value:
+    """The index constant of a ``take`` with other indices; it belongs to that node alone."""
+    assert index is not None
+    old = graph.constants[index]
+    graph.constants[index] = Constant(old.names, constant(np.asarray(indices, np.int64)), old.role)
+    return index
+
+
+def constant(array: Any) -> Any:
+    """Data of a new constant."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
+    """Attributes that the source left to the shapes and that must be written down before shapes change."""
+    if node.op == "attention" or node.op == "attention_grouped":
+        return {"scale": node.attrs["scale"]} if node.call.get("scale") is None else {}
+    if node.kind == "aten.squeeze.default":
+        x = node.inputs[0]
+        assert x is not None and x.shape is not None
+        node.kind = "aten.squeeze.dims"
+        node.call = {"self": x, "dim": [d for d, s in enumerate(x.shape) if s == 1 and d not in x.dynamic]}
+    return {}

@@ -1,0 +1,81 @@
+"""How a dialect spells an op: which arguments are operands, how attributes are read and written back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...ir.errors import Declined
+from ..graph import Node, Value
+
+Arguments = dict[str, Any]
+Read = Callable[[Arguments], dict[str, Any]]
+Write = Callable[[Node, Mapping[str, Any]], tuple[str, Arguments]]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One kind of node in a dialect.
+
+    ``operands`` are argument names in the order of the op's declaration (None: every tensor argument as it comes).
+    ``read`` turns arguments into the op's attributes; it raises :class:`Declined` for a form that is not understood.
+    ``write`` gives kind and arguments back once attributes changed (None: no attribute ever changes).
+    """
+
+    op: str
+    operands: tuple[str, ...] | None = None
+    read: Read | None = None
+    write: Write | None = None
+
+
+def renamed(**names: str) -> Write:
+    """A writer that puts attributes back under the argument names given (attribute=argument)."""
+
+    def write(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+        call = dict(node.call)
+        for attr, value in changed.items():
+            call[names[attr]] = value
+        return node.kind, call
+
+    return write
+
+
+def rank(value: Any) -> int:
+    """The rank of an operand; declines when it is not known."""
+    if not isinstance(value, Value) or value.shape is None:
+        raise Declined("an operand of unknown rank")
+    return len(value.shape)
+
+
+def size(value: Any, axis: int) -> int:
+    """The example size of one axis of an operand."""
+    if not isinstance(value, Value) or value.shape is None:
+        raise Declined("an operand of unknown shape")
+    return value.shape[axis]
+
+
+def whole(value: Any) -> int:
+    """A plain integer; declines when the number depends on the input."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Declined(f"{value!r} is not a fixed number")
+    return value
+
+
+def axis_of(dim: Any, value: Any) -> int:
+    """``dim`` counted from the front."""
+    r = rank(value)
+    return whole(dim) % r if r else 0
+
+
+def axes_of(dims: Any, value: Any) -> tuple[int, ...]:
+    """``dims`` counted from the front, in order; every axis when None or empty."""
+    if dims is None or (isinstance(dims, (list, tuple)) and not dims):
+        return tuple(range(rank(value)))
+    listed = dims if isinstance(dims, (list, tuple)) else [dims]
+    return tuple(sorted(axis_of(d, value) for d in listed))
+
+
+def fixed(sizes: Any) -> tuple[int | None, ...]:
+    """Sizes with None where a number depends on the input."""
+    return tuple(s if isinstance(s, int) else None for s in sizes)

@@ -1,0 +1,25 @@
+"""Fused attention: query heads, key heads and head dimensions."""
+
+from __future__ import annotations
+
+from ..opset import Cost, declare
+
+
+def _macs(cost: Cost) -> float:
+    scores = cost.result() / max(1, cost("v")) * cost("s")
+    return scores * (cost("d") + cost("v"))
+
+
+declare(
+    "attention",
+    "... q d, ... s d, ... s v, ... q s -> ... q v",
+    "Scaled dot-product attention with an explicit scale.",
+    macs=_macs,
+)
+declare(
+    "attention_grouped",
+    "B (k g) q d, B k s d, B k s v -> B (k g) q v",
+    "Scaled dot-product attention where several query heads share a key head.",
+    k="kv_heads",
+    macs=_macs,
+)

@@ -1,0 +1,53 @@
+"""Convolutions, pools and resampling: channels flow, space is kept."""
+
+from __future__ import annotations
+
+from ..axes import Axes, pinned
+from ..opset import Cost, Fitting, Site, declare, moves
+
+
+def _conv_macs(cost: Cost) -> float:
+    return cost.result() * cost.operand(1) / max(1, cost.sizes(1)[0])
+
+
+def _transposed_macs(cost: Cost) -> float:
+    return cost.operand(0) * cost.operand(1) / max(1, cost.sizes(1)[0])
+
+
+declare(
+    "conv",
+    "B (g i) *, (g o) i *, (g o) -> B (g o) *",
+    "Convolution in 1, 2 or 3 dimensions; grouped and depthwise.",
+    g="groups",
+    macs=_conv_macs,
+)
+declare(
+    "conv_transpose",
+    "B (g i) *, (g i) o *, (g o) -> B (g o) *",
+    "Transposed convolution, also grouped.",
+    g="groups",
+    macs=_transposed_macs,
+)
+declare("pixel_shuffle", "B (c R S) H W -> B c (H R) (W S)", "Depth to space, channels outermost.", R="block", S="block")
+declare("depth_to_space", "B (R S c) H W -> B c (H R) (W S)", "Depth to space, channels innermost.", R="block", S="block")
+declare("pixel_unshuffle", "B c (H R) (W S) -> B (c R S) H W", "Space to depth, channels outermost.", R="block", S="block")
+declare("space_to_depth", "B c (H R) (W S) -> B (R S c) H W", "Space to depth, channels innermost.", R="block", S="block")
+
+
+def _resized(fitting: Fitting) -> dict[str, object]:
+    sizes = fitting.attrs.get("sizes")
+    if sizes is None:
+        return {}
+    counts = [fitting.count(axis) for axis in fitting.site.results[0]]
+    full = [len(axis) for axis in fitting.site.results[0]]
+    return {"sizes": tuple(c if c != f else s for s, c, f in zip(sizes, counts, full, strict=True))}
+
+
+@moves("pool", refit=_resized)
+def pool(site: Site) -> list[Axes]:
+    """Pools and resampling: the last ``spatial`` axes are kept, the others pass."""
+    spatial = int(site.attrs["spatial"])
+    lead = len(site.x) - spatial
+    for axis in site.x[lead:]:
+        site.pin(axis, "spatial axis")
+    return [[*site.x[:lead], *(pinned(d) for d in shape[lead:])] for shape in site.shapes]

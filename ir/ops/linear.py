@@ -1,0 +1,55 @@
+"""Linear layers, matrix products and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..axes import Axes
+from ..errors import Declined
+from ..opset import Cost, Site, declare, moves
+from ..signature import Signature, apply
+
+
+def _matmul_macs(cost: Cost) -> float:
+    return cost.result() * cost("k")
+
+
+declare("linear", "... i, o i, o -> ... o", "Linear layer, weight (out, in).", macs=lambda c: c.result() * c("i"))
+declare("linear_t", "... i, i o, ... o -> ... o", "Linear layer, weight (in, out).", macs=lambda c: c.result() * c("i"))
+declare("matmul", "... m k, ... k n -> ... m n", "Batched matrix product.", macs=_matmul_macs)
+declare("matvec", "... m k, k -> ... m", "Matrix times vector.", macs=lambda c: c.result() * c("k"))
+declare("baddbmm", "... m k, ... k n, ... m n -> ... m n", "Batched matrix product plus a matrix.", macs=_matmul_macs)
+declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.")
+
+
+def einsum_signature(equation: str) -> Signature:
+    """The signature of an einsum equation; every label is a prunable letter, capital ones too."""
+    left, _, right = equation.replace(" ", "").partition("->")
+    return Signature.parse(f"{', '.join(_spell(t) for t in left.split(','))} -> {_spell(right)}")
+
+
+def _spell(term: str) -> str:
+    pieces = term.replace("...", ".")
+    return " ".join("..." if c == "." else (c if c.islower() else f"{c.lower()}_upper") for c in pieces)
+
+
+def _einsum_macs(cost: Cost) -> float:
+    left, _, right = str(cost.site.node.attrs["equation"]).replace(" ", "").partition("->")
+    summed = {c for c in left if c.isalpha()} - set(right)
+    total = cost.result()
+    for c in sorted(summed):
+        total *= cost(c if c.islower() else f"{c.lower()}_upper")
+    return total
+
+
+@moves("einsum", macs=_einsum_macs)
+def einsum(site: Site) -> list[Axes]:
+    """Einstein summation: the equation is the signature."""
+    equation = str(site.attrs["equation"])
+    terms = equation.replace(" ", "").replace("...", "").partition("->")[0].split(",")
+    if "->" not in equation or any(len(set(t)) != len(t) for t in terms):
+        raise Declined(f"equation {equation!r} is implicit or repeats a label")
+    sizes: Mapping[str, int] = {}
+    results, binding = apply(einsum_signature(equation), site.atoms, site.axes, site.shapes, sizes, site.reason)
+    site.binding = binding
+    return results

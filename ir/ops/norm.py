@@ -1,0 +1,43 @@
+"""Normalisations.  ``c!`` says that removing a position is not the same as zeroing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..axes import Axes
+from ..graph import Node
+from ..opset import Fitting, Site, declare, moves
+
+declare("batch_norm", "B c *, c, c, c, c -> B c *", "Batch and instance normalisation: one statistic a channel.")
+declare("group_norm", "B (g c!) *, (g c), (g c) -> B (g c) *", "Group normalisation.", g="groups")
+declare("local_response_norm", "B C * -> B C *", "Local response normalisation: neighbours matter, so channels stay.")
+
+
+def _trailing(node: Node) -> Mapping[int, tuple[int, ...]]:
+    """The last ``rank`` axes of the input, and all axes of weight and bias."""
+    rank, x = int(node.attrs["rank"]), node.inputs[0]
+    assert x is not None and x.shape is not None
+    last = tuple(range(len(x.shape) - rank, len(x.shape)))
+    return {0: last} | {k: tuple(range(rank)) for k, v in enumerate(node.inputs) if k and v is not None}
+
+
+def _shape(fitting: Fitting) -> dict[str, object]:
+    if "shape" not in fitting.attrs:
+        return {}
+    rank = int(fitting.attrs["rank"])
+    return {"shape": tuple(fitting.count(axis) for axis in fitting.x[len(fitting.x) - rank :])}
+
+
+@moves("layer_norm", refit=_shape, normalises=_trailing)
+def layer_norm(site: Site) -> list[Axes]:
+    """Layer and RMS normalisation over the last ``rank`` axes (``... c!, c, c -> ... c``)."""
+    tail = site.x[len(site.x) - int(site.attrs["rank"]) :]
+    for axes in site.axes[1:]:
+        for axis, parameter in zip(tail, axes or (), strict=False):
+            site.atoms.unify(axis, parameter)
+    return [list(site.x) for _ in site.shapes[:1]] + [_kept_statistics(site, shape) for shape in site.shapes[1:]]
+
+
+def _kept_statistics(site: Site, shape: tuple[int, ...]) -> Axes:
+    lead = len(shape) - int(site.attrs["rank"])
+    return [*site.x[:lead], *(site.atoms.fresh(1) for _ in shape[lead:])]

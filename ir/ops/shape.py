@@ -1,0 +1,189 @@
+"""Ops that move positions and compute nothing: reshape, permute, slice, select, expand, take, pad, tile, shuffle."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..axes import Axes, Axis, common_factors, pinned
+from ..errors import Declined
+from ..opset import Fitting, Site, moves
+
+
+def _shape(fitting: Fitting) -> dict[str, object]:
+    """Sizes of the result: the alive count; a dynamic size is left to the runtime (-1) where it changes."""
+    result, old = fitting.site.results[0], fitting.attrs["shape"]
+    counts = [fitting.count(axis) for axis in result]
+    dynamic = [(-1 if n != len(axis) else None) for n, axis in zip(counts, result, strict=True)]
+    return {"shape": tuple(x if s is None else n for s, n, x in zip(old, counts, dynamic, strict=True))}
+
+
+@moves("reshape", refit=_shape)
+def reshape(site: Site) -> list[Axes]:
+    """View, flatten, unflatten, squeeze: both shapes are groupings of one row-major grid of factors."""
+    x, shape = site.x, site.shape
+    before = [len(axis) for axis in x]
+    factors = common_factors(before, shape) if math.prod(before) else None
+    if factors is None:
+        raise Declined(f"{before} -> {list(shape)} has no common grid")
+    pool: Axes = []
+    for axis, grid in zip(reversed(x), _grouped(before, factors), strict=True):
+        pool += reversed(site.atoms.split(axis, grid[::-1])) if grid else []
+    result: Axes = []
+    for grid in _grouped(shape, factors):
+        taken = [pool.pop(0) for _ in grid]
+        result.append(site.atoms.merge(taken[::-1]) if taken else pinned(1))
+    result.reverse()
+    _keep_sizes_computable(site, result)
+    return [result]
+
+
+def _grouped(shape: tuple[int, ...] | list[int], factors: list[int]) -> list[list[int]]:
+    """The factors (innermost first) of each axis of ``shape``, last axis first."""
+    rest, groups = list(factors), []
+    for size in reversed(shape):
+        group, n = [], 1
+        while n < size:
+            group.append(rest.pop(0))
+            n *= group[-1]
+        groups.append(group)
+    return groups
+
+
+def _keep_sizes_computable(site: Site, result: Axes) -> None:
+    """At most one dynamic size can be left to the runtime; further dynamic axes keep all their positions."""
+    wanted = site.attrs["shape"]
+    loose = [axis for axis, size in zip(result, wanted, strict=True) if size is None and axis.any()]
+    for axis in loose[1:]:
+        site.pin(axis, "two sizes depend on the input")
+
+
+@moves("permute")
+def permute(site: Site) -> list[Axes]:
+    """Axes in the order ``dims``."""
+    return [[site.x[d] for d in site.attrs["dims"]]]
+
+
+def _bounds(fitting: Fitting) -> dict[str, object]:
+    slices = []
+    for d, start, stop, step in fitting.attrs["slices"]:
+        axis = fitting.x[d]
+        if fitting.count(axis) != len(axis):
+            start, stop = fitting.before(axis, start), fitting.before(axis, stop)
+        slices.append((d, start, stop, step))
+    return {"slices": tuple(slices)}
+
+
+@moves("slice", refit=_bounds)
+def slice_(site: Site) -> list[Axes]:
+    """Runs of positions: ``slices`` holds (axis, start, stop, step); a bound that is None depends on the input."""
+    result = list(site.x)
+    for d, start, stop, step in site.attrs["slices"]:
+        if start is None or stop is None or step != 1:
+            site.pin(site.x[d], "the bounds depend on the input, or skip positions")
+            result[d] = pinned(site.shape[d])
+        else:
+            result[d] = site.x[d][start:stop]
+    return [result]
+
+
+def _index(fitting: Fitting) -> dict[str, object]:
+    d, index = int(fitting.attrs["dim"]), int(fitting.attrs["index"])
+    return {"index": fitting.before(fitting.x[d], index)}
+
+
+@moves("select", refit=_index)
+def select(site: Site) -> list[Axes]:
+    """One position of an axis, which is kept."""
+    d, index = int(site.attrs["dim"]), int(site.attrs["index"])
+    site.pin(site.x[d][index : index + 1], "selected by its number")
+    return [[a for k, a in enumerate(site.x) if k != d]]
+
+
+@moves("expand", refit=_shape)
+def expand(site: Site) -> list[Axes]:
+    """Axes of size one repeated; a repeated axis is as free as what it meets."""
+    x, shape = site.x, site.shape
+    lead = len(shape) - len(x)
+    sizes = site.attrs["shape"]
+    fresh = [pinned(n) if s is None else site.atoms.fresh(n) for n, s in zip(shape, sizes, strict=True)]
+    return [[fresh[k] if k < lead or len(x[k - lead]) != n else x[k - lead] for k, n in enumerate(shape)]]
+
+
+def _indices(fitting: Fitting) -> dict[str, object]:
+    axis, indices = fitting.x[int(fitting.attrs["dim"])], np.asarray(fitting.attrs["indices"])
+    if fitting.count(axis) == len(axis):
+        return {}
+    wanted = indices[fitting.alive[axis[indices]]]
+    new = np.cumsum(fitting.alive[axis]) - 1
+    return {"indices": tuple(int(i) for i in new[wanted])}
+
+
+@moves("take", refit=_indices)
+def take(site: Site) -> list[Axes]:
+    """Positions of one axis by a constant vector of ``indices``; also what a channel shuffle becomes."""
+    d, indices = int(site.attrs["dim"]), np.asarray(site.attrs["indices"], np.int64)
+    return [[axis[indices] if k == d else axis for k, axis in enumerate(site.x)]]
+
+
+@moves("index")
+def index(site: Site) -> list[Axes]:
+    """Advanced indexing of ``dims`` by tensors: the indexed axes are kept, the others pass."""
+    dims: tuple[int, ...] = tuple(site.attrs["dims"])
+    for d in dims:
+        site.pin(site.x[d], "indexed by a tensor")
+    for axes in site.axes[1:]:
+        for axis in axes or ():
+            site.pin(axis, "the index itself")
+    rest = [axis for d, axis in enumerate(site.x) if d not in dims]
+    width = len(site.shape) - len(rest)
+    adjacent = dims == tuple(range(dims[0], dims[0] + len(dims)))
+    at = dims[0] if adjacent else 0
+    return [[*rest[:at], *(pinned(n) for n in site.shape[at : at + width]), *rest[at:]]]
+
+
+def _pads(fitting: Fitting) -> dict[str, object]:
+    pads = []
+    for (before, after), axis in zip(fitting.attrs["pads"], fitting.site.results[0], strict=True):
+        pads.append((fitting.count(axis[:before]), fitting.count(axis[len(axis) - after :]) if after else 0))
+    return {"pads": tuple(pads)}
+
+
+@moves("pad", refit=_pads)
+def pad(site: Site) -> list[Axes]:
+    """Constant padding: ``pads`` holds (before, after) for each axis; a padded position may be dropped."""
+    result: Axes = []
+    for axis, (before, after) in zip(site.x, site.attrs["pads"], strict=True):
+        if before < 0 or after < 0:
+            raise Declined("negative padding")
+        result.append(np.concatenate([_padding(site, axis, before), axis, _padding(site, axis, after)]))
+    return [result]
+
+
+def _padding(site: Site, axis: Axis, size: int) -> Axis:
+    if not axis.any() or size == 0:
+        return pinned(size)
+    site.atoms.count += size
+    return np.arange(site.atoms.count - size, site.atoms.count, dtype=np.int64)
+
+
+@moves("tile")
+def tile(site: Site) -> list[Axes]:
+    """The whole tensor repeated ``repeats`` times along each axis."""
+    repeats = site.attrs["repeats"]
+    x = [pinned(1)] * (len(repeats) - len(site.x)) + list(site.x)
+    return [[np.tile(axis, r) for axis, r in zip(x, repeats, strict=True)]]
+
+
+@moves("repeat_each")
+def repeat_each(site: Site) -> list[Axes]:
+    """Each position of axis ``dim`` repeated ``repeats`` times in place."""
+    d, repeats = int(site.attrs["dim"]), int(site.attrs["repeats"])
+    return [[np.repeat(axis, repeats) if k == d else axis for k, axis in enumerate(site.x)]]
+
+
+@moves("flip")
+def flip(site: Site) -> list[Axes]:
+    """Axes ``dims`` in reverse order."""
+    return [[axis[::-1].copy() if k in site.attrs["dims"] else axis for k, axis in enumerate(site.x)]]

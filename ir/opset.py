@@ -1,0 +1,236 @@
+"""The one registry of op declarations, shared by every frontend.
+
+An op is declared once: :func:`declare` with a signature, or :func:`moves` with a short function for ops that move
+positions.  A declaration says what happens to the axes; how attributes follow when positions go (``refit``); what it
+costs (``macs``); and over which axes it normalises.  To add an op, put one declaration into a file of ``ops/`` and its
+names into the frontends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .axes import Atoms, Axes, Axis, Reason, pinned
+from .errors import Declined
+from .graph import Node, Value
+from .signature import Binding, Signature, apply
+
+Alive = NDArray[np.bool_]
+
+
+@dataclass
+class Site:
+    """A node being analysed: its operands' axes, its attributes, and the atoms to state facts about."""
+
+    node: Node
+    atoms: Atoms
+    axes: list[Axes | None]
+    binding: Binding = field(default_factory=Binding)
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        return self.node.attrs
+
+    @property
+    def x(self) -> Axes:
+        """Axes of the first operand."""
+        first = self.axes[0] if self.axes else None
+        if first is None:
+            raise Declined("the first operand is absent or of unknown rank")
+        return first
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [_shape(v) for v in self.node.outputs]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.shapes[0]
+
+    @property
+    def reason(self) -> Reason:
+        return Reason(self.node.kind or self.node.op, self.node.name)
+
+    def pin(self, axis: Axis, detail: str = "") -> None:
+        self.atoms.pin(axis, Reason(self.node.kind or self.node.op, self.node.name, detail))
+
+    def pin_all(self, detail: str) -> list[Axes]:
+        """Pin every operand and return pinned results: what is not understood is left alone."""
+        for axes in self.axes:
+            for axis in axes or ():
+                self.pin(axis, detail)
+        return [[pinned(d) for d in shape] for shape in self.shapes]
+
+
+def _shape(value: Value) -> tuple[int, ...]:
+    if value.shape is None:
+        raise Declined(f"the shape of {value} is not known")
+    return value.shape
+
+
+@dataclass
+class Analysed:
+    """A node after analysis: the axes of its operands and results, and what its letters stand for."""
+
+    node: Node
+    operands: list[Axes | None]
+    results: list[Axes]
+    binding: Binding = field(default_factory=Binding)
+    declined: str = ""
+
+    def count(self, alive: Alive, letter: str) -> int:
+        """How many positions of ``letter`` are alive."""
+        axis = self.binding.letters.get(letter)
+        return int(alive[axis].sum()) if axis is not None else self.binding.sizes.get(letter, 1)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What ``refit`` sees: an analysed node and which atoms are alive."""
+
+    site: Analysed
+    alive: Alive
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        return self.site.node.attrs
+
+    def count(self, axis: Axis) -> int:
+        return int(self.alive[axis].sum())
+
+    def kept(self, axis: Axis) -> NDArray[np.int64]:
+        """Indices of the alive positions."""
+        return np.flatnonzero(self.alive[axis]).astype(np.int64)
+
+    def before(self, axis: Axis, position: int) -> int:
+        """How many alive positions lie before ``position``: its new index."""
+        return int(self.alive[axis[:position]].sum())
+
+    @property
+    def x(self) -> Axes:
+        assert self.site.operands[0] is not None
+        return self.site.operands[0]
+
+
+Rule = Callable[[Site], "list[Axes] | Axes"]
+Refit = Callable[[Fitting], dict[str, Any]]
+Macs = Callable[["Cost"], float]
+Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a MAC formula sees: alive counts of letters and alive sizes of operands and results."""
+
+    site: Analysed
+    count: Callable[[Axis], int]
+
+    def __call__(self, letter: str) -> int:
+        axis = self.site.binding.letters.get(letter)
+        return self.count(axis) if axis is not None else self.site.binding.sizes.get(letter, 1)
+
+    def result(self, k: int = 0) -> float:
+        """Elements of result ``k``."""
+        return self._numel(self.site.results[k])
+
+    def operand(self, k: int) -> float:
+        """Elements of operand ``k``."""
+        axes = self.site.operands[k]
+        return self._numel(axes) if axes is not None else 0.0
+
+    def sizes(self, k: int) -> list[int]:
+        axes = self.site.operands[k]
+        return [self.count(a) for a in axes] if axes is not None else []
+
+    def _numel(self, axes: Axes) -> float:
+        return float(math.prod(self.count(a) for a in axes))
+
+
+@dataclass(frozen=True)
+class Op:
+    """A declaration.  ``normalises`` maps an operand to the axes over which the node normalises or reduces."""
+
+    name: str
+    signature: Signature | None
+    rule: Rule | None
+    attributes: Mapping[str, str]
+    refit: Refit | None
+    macs: Macs | None
+    help: str
+    normalises: Normalised | None
+
+    def analyse(self, site: Site) -> Analysed:
+        """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
+        if self.signature is not None:
+            sizes = {letter: int(site.attrs[attr]) for letter, attr in self.attributes.items() if attr in site.attrs}
+            results, binding = apply(self.signature, site.atoms, site.axes, site.shapes, sizes, site.reason)
+            return Analysed(site.node, site.axes, results, binding)
+        assert self.rule is not None
+        found = self.rule(site)
+        results = found if found and isinstance(found[0], list) else [found]  # type: ignore[list-item, assignment]
+        return Analysed(site.node, site.axes, results, site.binding)
+
+    def refitted(self, fitting: Fitting) -> dict[str, Any]:
+        """Attributes that change when the dead positions go."""
+        changed: dict[str, Any] = {}
+        for letter, attr in self.attributes.items():
+            if letter in fitting.site.binding.letters:
+                changed[attr] = fitting.site.count(fitting.alive, letter)
+        if self.refit is not None:
+            changed |= self.refit(fitting)
+        return {k: v for k, v in changed.items() if fitting.attrs.get(k) != v}
+
+    def normalised_axes(self, node: Node) -> Mapping[int, tuple[int, ...]]:
+        """For each operand the axes with ``!``: those where removing a position is not zeroing it."""
+        if self.normalises is not None:
+            return self.normalises(node)
+        if self.signature is None:
+            return {}
+        return _marked(self.signature, node)
+
+
+def _marked(signature: Signature, node: Node) -> dict[int, tuple[int, ...]]:
+    found: dict[int, tuple[int, ...]] = {}
+    for k, (terms, value) in enumerate(zip(signature.operands, node.inputs, strict=False)):
+        if value is None or value.shape is None or not any(t.normalised for t in terms):
+            continue
+        span = next((j for j, t in enumerate(terms) if t.spans), len(terms))
+        shift = len(value.shape) - len(terms)
+        found[k] = tuple(j if j < span else j + shift for j, t in enumerate(terms) if t.normalised)
+    return found
+
+
+OPS: dict[str, Op] = {}
+OPAQUE = "opaque"
+
+
+def declare(
+    name: str, signature: str, help: str, *, macs: Macs | None = None, refit: Refit | None = None, **attributes: str
+) -> Op:
+    """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
+    return _enter(Op(name, Signature.parse(signature), None, attributes, refit, macs, help, None))
+
+
+def moves(
+    name: str, *, refit: Refit | None = None, macs: Macs | None = None, normalises: Normalised | None = None
+) -> Callable[[Rule], Rule]:
+    """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results."""
+
+    def enter(rule: Rule) -> Rule:
+        _enter(Op(name, None, rule, {}, refit, macs, (rule.__doc__ or "").strip(), normalises))
+        return rule
+
+    return enter
+
+
+def _enter(op: Op) -> Op:
+    if op.name in OPS:
+        raise ValueError(f"op {op.name!r} is declared twice")
+    OPS[op.name] = op
+    return op

@@ -1,0 +1,185 @@
+"""A torch graph on disk: ``graph.json`` and ``weights.safetensors``.  Data only: nothing is pickled or evaluated.
+
+Values are written by name, operators by their kind, torch's own enums (dtypes, layouts) by theirs.  Reading checks
+every name before it is used, because a file may come from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils import _pytree as pytree
+
+from .emit.fx import resolve
+from .errors import ModelError
+from .graph import Constant, Graph, Node, Value
+
+VERSION = 1
+_ENUMS: dict[str, type] = {
+    "dtype": torch.dtype,
+    "layout": torch.layout,
+    "memory_format": torch.memory_format,
+}
+
+
+def save_graph(graph: Graph, folder: Path) -> None:
+    """Write ``graph`` into ``folder``.
+
+    Raises
+    ------
+    ModelError
+        The graph holds something that has no form as data (a subgraph, an output class unknown to torch).
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    constants = []
+    for value, constant in graph.constants.items():
+        tensors[constant.name] = constant.data.detach().contiguous().clone()
+        constants.append(
+            {"value": value.name, "names": constant.names, "role": constant.role, "persistent": constant.persistent}
+        )
+    source = graph.source
+    try:
+        specs = {k: pytree.treespec_dumps(source[k]) for k in ("in_spec", "out_spec")}
+    except NotImplementedError as error:
+        raise ModelError(f"saving: the model returns a class that cannot be written: {error}", hint="return tuples or dicts") from None
+    written = {
+        "version": VERSION,
+        "values": {v.name: _value(v) for v in graph.values()},
+        "inputs": [v.name for v in graph.inputs],
+        "outputs": [v.name for v in graph.outputs],
+        "constants": constants,
+        "nodes": [_node(n) for n in graph.nodes],
+        **specs,
+        "returned": _encode(source["outputs"]),
+        "forward": list(source["forward"]),
+        "example": _encode_example(source["example"], tensors),
+    }
+    save_file(tensors, folder / "weights.safetensors")
+    (folder / "graph.json").write_text(json.dumps(written) + "\n")
+
+
+def _value(value: Value) -> dict[str, Any]:
+    return {"shape": value.shape, "dtype": value.dtype, "dynamic": sorted(value.dynamic)}
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "op": node.op,
+        "kind": node.kind,
+        "inputs": [None if v is None else v.name for v in node.inputs],
+        "outputs": [v.name for v in node.outputs],
+        "attrs": _encode(node.attrs),
+        "call": _encode(node.call),
+    }
+
+
+def _encode(item: Any) -> Any:
+    if isinstance(item, Value):
+        return {"$value": item.name}
+    if isinstance(item, dict):
+        return {"$dict": [[k, _encode(v)] for k, v in item.items()]}
+    if isinstance(item, (list, tuple)):
+        return {"$tuple" if isinstance(item, tuple) else "$list": [_encode(x) for x in item]}
+    if isinstance(item, float) and not math.isfinite(item):
+        return {"$float": str(item)}
+    for name, kind in _ENUMS.items():
+        if isinstance(item, kind):
+            return {f"${name}": str(item).removeprefix("torch.")}
+    if isinstance(item, torch.device):
+        return {"$device": str(item)}
+    if item is None or isinstance(item, (bool, int, float, str)):
+        return item
+    raise ModelError(f"saving: an argument of type {type(item).__name__} has no form as data", hint="use result.onnx instead")
+
+
+def _encode_example(example: Any, tensors: dict[str, torch.Tensor]) -> list[Any]:
+    leaves: list[Any] = []
+    for k, leaf in enumerate(pytree.tree_leaves(example)):
+        if isinstance(leaf, torch.Tensor):
+            tensors[f"_example.{k}"] = leaf.detach().contiguous().clone()
+            leaves.append({"$example": k})
+        else:
+            leaves.append(_encode(leaf))
+    return leaves
+
+
+def load_graph(folder: Path) -> Graph:
+    """The graph that :func:`save_graph` wrote; raises :class:`ModelError` for a file that is not one."""
+    try:
+        data = json.loads((folder / "graph.json").read_text())
+        tensors = load_file(folder / "weights.safetensors")
+        return _Reader(data, tensors).graph()
+    except ModelError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelError(f"loading {folder}: graph.json or weights.safetensors is damaged ({error})") from error
+
+
+class _Reader:
+    def __init__(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        if data["version"] != VERSION:
+            raise ModelError(f"graph.json has version {data['version']}, this is version {VERSION}")
+        self.data, self.tensors = data, tensors
+        self.values = {
+            n: Value(_plain(n), None if v["shape"] is None else tuple(v["shape"]), v["dtype"], frozenset(v["dynamic"]))
+            for n, v in data["values"].items()
+        }
+
+    def graph(self) -> Graph:
+        d = self.data
+        constants = {
+            self.values[c["value"]]: Constant(tuple(map(_plain, c["names"])), self.tensors[c["names"][0]], c["role"], c["persistent"])
+            for c in d["constants"]
+        }
+        in_spec, out_spec = pytree.treespec_loads(d["in_spec"]), pytree.treespec_loads(d["out_spec"])
+        source = {
+            "in_spec": in_spec,
+            "out_spec": out_spec,
+            "outputs": self.decode(d["returned"]),
+            "forward": [_plain(n) for n in d["forward"]],
+            "example": pytree.tree_unflatten([self.decode(x) for x in d["example"]], in_spec),
+        }
+        inputs, outputs = ([self.values[n] for n in d[k]] for k in ("inputs", "outputs"))
+        return Graph("fx", inputs, outputs, [self.node(n) for n in d["nodes"]], constants, source)
+
+    def node(self, n: dict[str, Any]) -> Node:
+        resolve(n["kind"])  # only torch's own operators are known by name
+        inputs = tuple(None if v is None else self.values[v] for v in n["inputs"])
+        outputs = tuple(self.values[v] for v in n["outputs"])
+        return Node(_plain(n["name"]), n["op"], inputs, outputs, self.decode(n["attrs"]), n["kind"], self.decode(n["call"]))
+
+    def decode(self, item: Any) -> Any:
+        if not isinstance(item, dict):
+            return item
+        ((tag, body),) = item.items()
+        makers: dict[str, Callable[[Any], Any]] = {
+            "$value": lambda b: self.values[b],
+            "$dict": lambda b: {k: self.decode(v) for k, v in b},
+            "$list": lambda b: [self.decode(x) for x in b],
+            "$tuple": lambda b: tuple(self.decode(x) for x in b),
+            "$float": float,
+            "$device": torch.device,
+            "$example": lambda b: self.tensors[f"_example.{int(b)}"],
+        }
+        name = tag.removeprefix("$")
+        if name in _ENUMS:
+            found = getattr(torch, _plain(body), None)
+            if not isinstance(found, _ENUMS[name]):
+                raise ModelError(f"graph.json names a {name} {body!r} that torch does not have")
+            return found
+        return makers[tag](body)
+
+
+def _plain(name: str) -> str:
+    """A name that generated code may contain: letters, digits, underscores, dots between them."""
+    if not all(part.isidentifier() or part.isdigit() for part in name.split(".")):
+        raise ModelError(f"graph.json holds the name {name!r}, which is no identifier")
+    return name
+

@@ -1,0 +1,57 @@
+"""What a graph costs when positions are dead: multiply-accumulates, parameters, bytes.  Counts only; no clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.analysis import Analysis
+from ..ir.axes import Axis
+from ..ir.opset import OPS, Alive, Cost
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel:
+    """Costs of an analysed graph as functions of which atoms are alive."""
+
+    analysis: Analysis
+
+    def macs(self, alive: Alive) -> float:
+        """Multiply-accumulates of one example run (the traced batch included)."""
+        count = _Counts(alive)
+        sites = self.analysis.sites.values()
+        return sum(op.macs(Cost(s, count)) for s in sites if (op := OPS.get(s.node.op)) is not None and op.macs)
+
+    def params(self, alive: Alive) -> float:
+        """Elements of all parameters; tied ones count once."""
+        return self._elements(alive, ("parameter",))
+
+    def size_bytes(self, alive: Alive) -> float:
+        """Bytes of all constants that the graph reads."""
+        count = _Counts(alive)
+        total = 0.0
+        for value, constant in self.analysis.graph.constants.items():
+            width = constant.data.element_size() if hasattr(constant.data, "element_size") else constant.data.dtype.itemsize
+            total += width * math.prod(count(a) for a in self.analysis.axes[value] or ())
+        return total
+
+    def _elements(self, alive: Alive, roles: tuple[str, ...]) -> float:
+        count = _Counts(alive)
+        axes = (self.analysis.axes[v] or [] for v, c in self.analysis.graph.constants.items() if c.role in roles)
+        return float(sum(math.prod(count(a) for a in each) for each in axes))
+
+
+class _Counts:
+    """Alive positions of an axis, each axis counted once."""
+
+    def __init__(self, alive: Alive) -> None:
+        self.alive = alive
+        self.known: dict[int, int] = {}
+
+    def __call__(self, axis: Axis) -> int:
+        key = id(axis)
+        if key not in self.known:
+            self.known[key] = int(np.count_nonzero(self.alive[axis]))
+        return self.known[key]

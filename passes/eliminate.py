@@ -1,0 +1,30 @@
+"""Eliminate: the planned units leave the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..ir.graph import Graph
+from .base import Kind, Pass, State, register
+from .groups import Groups
+from .plan.plan import Plan
+from .rewrite import eliminate
+
+
+@register
+@dataclass(frozen=True)
+class Eliminate(Pass):
+    """Slice every constant to the units that the plan keeps and refit the attributes that follow."""
+
+    name: ClassVar[str] = "eliminate"
+    kind: ClassVar[Kind] = "rewrite"
+    requires: ClassVar[frozenset[str]] = frozenset({"groups", "plan"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"compact"})
+    requires_choice: ClassVar[bool] = True
+
+    def run(self, state: State) -> Graph:
+        groups: Groups = state.facts["groups"]
+        plan: Plan = state.facts["plan"]
+        state.facts["alive"] = alive = groups.alive(plan.units(groups))
+        return eliminate(groups.analysis, alive)

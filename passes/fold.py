@@ -1,0 +1,144 @@
+"""Fold: batch norms go into the convolution before them, constants of dead channels into the biases after them.
+
+Both are for inference: a folded network computes the same, and trains differently, so ``result.module`` keeps its
+batch norms and the emitted ONNX does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir import arrays
+from ..ir.graph import Constant, Graph, Node, Value, reads, substitute
+from .base import Kind, Pass, State, register
+from .rewrite import dialect
+
+_BEFORE = {"conv": 0, "linear": 0, "conv_transpose": None}
+
+
+@register
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Fold batch norms into the layer before them, and constants of dead channels into the biases after them.
+
+    batch_norm: fold batch norms.  constants: remove channels whose value does not depend on the input, where that is
+    exact (a convolution without padding, a linear layer, or a constant of zero); others stay.
+    """
+
+    batch_norm: bool = True
+    constants: bool = True
+
+    name: ClassVar[str] = "fold"
+    kind: ClassVar[Kind] = "rewrite"
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"folded"})
+    inference_only: ClassVar[bool] = True
+    requires_choice: ClassVar[bool] = True
+
+    def run(self, state: State) -> Graph:
+        graph = state.graph
+        if self.batch_norm:
+            graph, folded = fold_batch_norms(graph)
+            if folded:
+                state.notes.append(f"fold: {folded} batch norms folded into the layers before them")
+        if self.constants:
+            from .constants import fold_constants
+
+            graph, removed = fold_constants(graph)
+            if removed:
+                state.notes.append(f"fold: {removed} channels that do not depend on the input folded away")
+        return graph
+
+
+def fold_batch_norms(graph: Graph) -> tuple[Graph, int]:
+    """A copy of ``graph`` with each batch norm folded that alone reads a convolution or linear layer; how many."""
+    graph = graph.copy()
+    producers, readers = graph.producers(), graph.consumers()
+    gone: dict[Value, Value] = {}
+    folded: list[Node] = []
+    for norm in graph.nodes:
+        layer = producers.get(norm.inputs[0]) if norm.op == "batch_norm" and norm.inputs[0] is not None else None
+        if layer is None or not _foldable(graph, norm, layer, readers):
+            continue
+        _absorb(graph, layer, *_affine(graph, norm))
+        gone[norm.output] = layer.output
+        folded.append(norm)
+    dead = {id(n) for n in folded}
+    graph.nodes = [n for n in graph.nodes if id(n) not in dead]
+    return redirect(graph, gone), len(folded)
+
+
+def redirect(graph: Graph, table: dict[Value, Value]) -> Graph:
+    """``graph`` reading ``table[v]`` for ``v`` (in place); an output keeps its own name."""
+    for node in graph.nodes:
+        substitute(node, table)
+    for value in [v for v in graph.outputs if v in table]:
+        maker = graph.producers()[table[value]]
+        maker.outputs = tuple(value if v is table[value] else v for v in maker.outputs)
+        for node in graph.nodes:
+            substitute(node, {table[value]: value})
+    return graph
+
+
+def _foldable(graph: Graph, norm: Node, layer: Node, readers: dict[Value, list[Node]]) -> bool:
+    if layer.op not in ("conv", "linear") or "eps" not in norm.attrs or len(readers[layer.output]) != 1:
+        return False
+    if layer.output in graph.outputs or (norm.inputs[0] is not None and len(norm.inputs[0].shape or ()) < 2):
+        return False
+    constants = [v for v in (*layer.inputs[1:3], *norm.inputs[1:]) if v is not None]
+    if any(v not in graph.constants for v in constants):
+        return False
+    own = [v for v in layer.inputs[1:3] if v is not None]
+    last = len(layer.output.shape or ()) - 1
+    return all(len(readers[v]) == 1 for v in own) and (layer.op == "conv" or last == 1)
+
+
+def _affine(graph: Graph, norm: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shift of each channel of a batch norm in evaluation."""
+    weight, bias, mean, var = (_data(graph, v) for v in norm.inputs[1:5])
+    assert mean is not None and var is not None
+    scale = (1.0 if weight is None else weight) / np.sqrt(var + float(norm.attrs["eps"]))
+    return scale, (0.0 if bias is None else bias) - mean * scale
+
+
+def _data(graph: Graph, value: Value | None) -> NDArray[np.float64] | None:
+    return None if value is None else arrays.to_numpy(graph.constants[value].data).astype(np.float64)
+
+
+def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
+    """Make ``layer`` compute ``scale * layer(x) + shift``."""
+    weight = layer.inputs[1]
+    assert weight is not None
+    held = graph.constants[weight]
+    shaped = scale.reshape(-1, *[1] * (len(held.data.shape) - 1))
+    set_data(graph, weight, arrays.to_numpy(held.data) * shaped)
+    old = _data(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
+    set_bias(graph, layer, shift if old is None else old * scale + shift)
+
+
+def set_data(graph: Graph, value: Value, array: NDArray[Any]) -> None:
+    """Other data for a constant, in its own dtype."""
+    held = graph.constants[value]
+    graph.constants[value] = replace(held, data=arrays.like(array, held.data))
+
+
+def set_bias(graph: Graph, layer: Node, array: NDArray[np.float64]) -> None:
+    """Give ``layer`` this bias, in the dtype of its weight; a new constant where it had none."""
+    weight = layer.inputs[1]
+    assert weight is not None
+    held = graph.constants[weight]
+    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    if bias is None:
+        bias = Value(f"{layer.name}_bias", array.shape, weight.dtype)
+        graph.constants[bias] = Constant((f"_literal.{layer.name}_bias",), arrays.like(array, held.data), "literal")
+        layer.inputs = (*layer.inputs[:2], bias)
+        layer.call = dialect(graph).set_operand(layer, 2, bias)
+    else:
+        set_data(graph, bias, array)
+
+
+__all__ = ["Fold", "fold_batch_norms", "reads", "redirect", "set_bias", "set_data"]

@@ -1,0 +1,164 @@
+"""Dependency groups: the units that share the same parameters and axes, which is what one layer's width is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from ..ir.analysis import Analysis, analyse, touching
+from ..ir.graph import Value
+from ..ir.opset import Alive
+from .base import Kind, Pass, State, register
+from .cost import CostModel
+
+Units = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that live on the same axes of the same parameters.
+
+    ``places`` are (parameter name, axis); ``span`` is how many positions one unit takes on its narrowest axis.
+    """
+
+    name: str
+    units: Units
+    places: tuple[tuple[str, int], ...]
+    span: int
+    layers: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+
+@dataclass(eq=False)
+class Groups:
+    """All groups of an analysed graph, and what planners ask about units."""
+
+    analysis: Analysis
+    groups: list[Group]
+    group_of: Units
+    cost: CostModel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cost = CostModel(self.analysis)
+
+    @property
+    def prunable(self) -> Units:
+        """All units that some parameter carries."""
+        return np.flatnonzero(self.group_of >= 0)
+
+    def alive(self, dropped: Units) -> Alive:
+        """For each atom whether it is alive once ``dropped`` are removed."""
+        return self.analysis.solution.alive(dropped)
+
+    def widths(self) -> list[sp.csr_matrix]:
+        """For each distinct axis without a kept position: the units that each of its positions needs.
+
+        A plan leaves at least one position of each alive.
+        """
+        solution = self.analysis.solution
+        seen: dict[bytes, sp.csr_matrix] = {}
+        for axes in self.analysis.axes.values():
+            for axis in axes or ():
+                components = solution.component[axis]
+                if components.size and (components != 0).all():
+                    key = components.tobytes()
+                    if key not in seen:
+                        seen[key] = solution.members[components]
+        return list(seen.values())
+
+
+@register
+@dataclass(frozen=True)
+class FindGroups(Pass):
+    """Find the units that live and die together, and the groups that they form."""
+
+    name: ClassVar[str] = "groups"
+    kind: ClassVar[Kind] = "analysis"
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"groups"})
+
+    def run(self, state: State) -> Groups:
+        return find_groups(analyse(state.graph))
+
+
+def find_groups(analysis: Analysis) -> Groups:
+    """Group the units of an analysed graph.  Units that no constant carries belong to none."""
+    solution = analysis.solution
+    places, matrix = _incidence(analysis)
+    carried = touching(analysis, solution)
+    group_of = np.full(solution.units, -1, np.int64)
+    rows: dict[bytes, list[int]] = {}
+    for unit in np.flatnonzero(carried):
+        start, stop = matrix.indptr[unit], matrix.indptr[unit + 1]
+        rows.setdefault(matrix.indices[start:stop].tobytes(), []).append(int(unit))
+    layers = _layers(analysis)
+    groups = []
+    for units in rows.values():
+        first = units[0]
+        span = matrix.data[matrix.indptr[first] : matrix.indptr[first + 1]]
+        at = [places[k] for k in matrix.indices[matrix.indptr[first] : matrix.indptr[first + 1]]]
+        named = tuple((analysis.graph.constants[v].name, d) for v, d in at)
+        group_of[units] = len(groups)
+        kinds = tuple(dict.fromkeys(layer for v, _ in at for layer in layers.get(v, ())))
+        groups.append(Group(_name(named), np.asarray(units, np.int64), named, int(span.min()), kinds))
+    return Groups(analysis, _distinct(groups), group_of)
+
+
+def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matrix]:
+    """Places and a sparse matrix (units, places): how many positions of each place a unit takes."""
+    solution = analysis.solution
+    places: list[tuple[Value, int]] = []
+    units, columns, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for value in analysis.graph.constants:
+        for d, axis in enumerate(analysis.axes[value] or ()):
+            if solution.component[axis].any():
+                unit, count = np.unique(solution.unit_rows(axis).indices, return_counts=True)
+                units.append(unit)
+                columns.append(np.full(unit.size, len(places)))
+                counts.append(count)
+                places.append((value, d))
+    data, row, column = np.concatenate(counts), np.concatenate(units), np.concatenate(columns)
+    matrix = sp.csr_matrix((data, (row, column)), (solution.units, len(places)), dtype=np.int64)
+    matrix.sort_indices()
+    return places, matrix
+
+
+def _layers(analysis: Analysis) -> dict[Value, list[str]]:
+    """For each constant the ops that read it."""
+    found: dict[Value, list[str]] = {}
+    for node in analysis.graph.nodes:
+        for value in node.inputs:
+            if value is not None and value in analysis.graph.constants:
+                found.setdefault(value, []).append(node.op)
+    return found
+
+
+def _name(places: tuple[tuple[str, int], ...]) -> str:
+    ranked = sorted(places, key=lambda p: (p[1], not p[0].endswith("weight"), places.index(p)))
+    name, axis = ranked[0]
+    return f"{name}:{axis}"
+
+
+def _distinct(groups: list[Group]) -> list[Group]:
+    """Groups with names made unique: heads and head dimensions sit on the same axis of the same parameter."""
+    seen: dict[str, int] = {}
+    result = []
+    for group in groups:
+        n = seen[group.name] = seen.get(group.name, 0) + 1
+        name = group.name if n == 1 else f"{group.name}#{n}"
+        result.append(Group(name, group.units, group.places, group.span, group.layers))
+    return result
+
+
+def describe(groups: Groups) -> list[dict[str, Any]]:
+    """The groups as JSON: name, units, parameters with the axis."""
+    return [
+        {"name": g.name, "units": len(g), "span": g.span, "ops": list(g.layers), "parameters": [[n, d] for n, d in g.places]}
+        for g in groups.groups
+    ]

@@ -1,0 +1,6 @@
+"""Planners: which units go.  One planner a file."""
+
+from . import global_plan
+from .plan import Plan
+
+__all__ = ["Plan", "global_plan"]

@@ -1,0 +1,277 @@
+"""The planner: rank units (over the whole model or within each group), drop the lowest until a budget is met.
+
+Counts are rounded to the target's block of channels while the search runs, so the budget is met by what is really
+emitted.  A search over the level of the ranking finds the most units that fit; what the rounding left over is then
+given back to the groups whose next block scores highest.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.errors import BudgetError, UsageError
+from ..base import Kind, Pass, State, register
+from ..groups import Group, Groups, Units
+from .plan import Plan
+
+_EPSILON = 1e-9
+
+
+@register
+@dataclass(frozen=True)
+class MakePlan(Pass):
+    """Choose which units to drop so that a budget is met.
+
+    ratio: fraction of the prunable units to drop; macs, params: budget as compact/dense.
+    scope: rank over the whole model (global) or cut each group alike (uniform).
+    align: round counts to this many channels; auto = the target's block; 1 = not at all.
+    floor, ceiling: the fraction of each group that stays at least, at most.
+    targets, ignore: patterns of group or parameter names (globs, re:regex, type:op): only these, none of these.
+    """
+
+    ratio: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    scope: Literal["global", "uniform"] = "global"
+    align: int | Literal["auto"] = "auto"
+    floor: float = 0.1
+    ceiling: float = 1.0
+    targets: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "plan"
+    kind: ClassVar[Kind] = "planner"
+    requires: ClassVar[frozenset[str]] = frozenset({"groups", "scores"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"plan"})
+
+    def __post_init__(self) -> None:
+        _between("plan{ratio}", self.ratio, 0, 1, right_open=True)
+        _between("plan{macs}", self.macs, 0, 1, left_open=True)
+        _between("plan{params}", self.params, 0, 1, left_open=True)
+        _between("plan{floor}", self.floor, 0, 1)
+        _between("plan{ceiling}", self.ceiling, 0, 1, left_open=True)
+        if self.floor > self.ceiling:
+            raise UsageError(f"plan: floor {self.floor} is above ceiling {self.ceiling}")
+        if self.align != "auto" and self.align < 1:
+            raise UsageError(f"plan{{align}} cannot be {self.align}", hint="1 or more, or auto")
+
+    def run(self, state: State) -> Plan:
+        budgets = {k: v for k in ("ratio", "macs", "params") if (v := getattr(self, k)) is not None}
+        if not budgets:
+            raise UsageError("plan: no budget given", hint="plan{ratio=0.5}, plan{macs=0.5} or plan{params=0.5}")
+        block = state.target.channel_block if self.align == "auto" else self.align
+        search = _Search(self, state.facts["groups"], state.facts["scores"], block, budgets)
+        plan = search.plan()
+        if not any(plan.dropped.values()) and self.ratio != 0:
+            state.notes.append("nothing was pruned: " + search.why_nothing())
+        return plan
+
+
+def _between(
+    name: str, value: float | None, low: float, high: float, *, left_open: bool = False, right_open: bool = False
+) -> None:
+    if value is None:
+        return
+    inside = low <= value <= high and not (left_open and value == low) and not (right_open and value == high)
+    if not inside or math.isnan(value):
+        bounds = f"{'(' if left_open else '['}{low}, {high}{')' if right_open else ']'}"
+        raise UsageError(f"{name} cannot be {value}", hint=f"a number in {bounds}", value=value)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A group with its units from most to least important, and the counts that may be kept (ascending)."""
+
+    group: Group
+    order: Units
+    levels: NDArray[np.float64]
+    allowed: tuple[int, ...]
+
+    def nearest(self, count: int) -> int:
+        """The allowed count next to ``count``; the larger of two that are equally far."""
+        return min(self.allowed, key=lambda a: (abs(a - count), -a))
+
+    def next(self, count: int) -> int | None:
+        return next((a for a in self.allowed if a > count), None)
+
+
+class _Search:
+    def __init__(self, options: MakePlan, groups: Groups, scores: Any, block: int, budgets: dict[str, float]) -> None:
+        self.options, self.groups, self.budgets = options, groups, budgets
+        self.scores = np.array(scores, np.float64)
+        self.chosen = [g for g in groups.groups if _wanted(g, options)]
+        self._protect()
+        self.ranked = [self._rank(g, block) for g in self.chosen]
+        self.total = max(1, groups.prunable.size)
+        nothing = groups.alive(np.zeros(0, np.int64))
+        self.dense = {"macs": groups.cost.macs(nothing), "params": groups.cost.params(nothing)}
+
+    def plan(self) -> Plan:
+        counts = self._largest_that_fits()
+        counts = self._give_back(counts)
+        dropped = {r.group.name: self._numbers(r, counts[k]) for k, r in enumerate(self.ranked)}
+        sizes = {g.name: len(g) for g in self.groups.groups}
+        full = {name: dropped.get(name, ()) for name in sizes}
+        return Plan(full, sizes, dict(self.budgets), self._costs(counts, ("ratio", "macs", "params")))
+
+    def why_nothing(self) -> str:
+        if not self.groups.groups:
+            return "the analysis found no prunable unit (every axis is pinned; see `prunec analyze`)"
+        if not self.chosen:
+            return "targets and ignore leave no group"
+        return "the budget is met by the dense model after rounding"
+
+    # ------------------------------------------------------------------ candidates
+
+    def _protect(self) -> None:
+        """The best position of every axis that could otherwise vanish is never dropped."""
+        for rows in self.groups.widths():
+            rows = rows.tocsr()
+            count = np.diff(rows.indptr)
+            if not count.all():
+                continue
+            weakest = np.minimum.reduceat(self.scores[rows.indices], rows.indptr[:-1])
+            best = int(weakest.argmax())
+            self.scores[rows.indices[rows.indptr[best] : rows.indptr[best + 1]]] = np.inf
+
+    def _rank(self, group: Group, block: int) -> _Ranked:
+        order = group.units[np.argsort(-self.scores[group.units], kind="stable")]
+        least = max(math.ceil(self.options.floor * len(group) - _EPSILON), int(np.isinf(self.scores[group.units]).sum()), 1)
+        most = max(math.floor(self.options.ceiling * len(group) + _EPSILON), least)
+        step = _step(group, block)
+        allowed = [k for k in range(least, most + 1) if k % step == 0 or k == len(group)]
+        return _Ranked(group, order, self.scores[order], tuple(allowed or [most]))
+
+    # ------------------------------------------------------------------ search
+
+    def _largest_that_fits(self) -> list[int]:
+        """Counts for the most generous level of the ranking that meets the budget."""
+        at = self._global_counts if self.options.scope == "global" else self._uniform_counts
+        steps = self._levels() if self.options.scope == "global" else np.linspace(0, 1, 513)
+        low, high = 0, len(steps) - 1  # ``low`` keeps least
+        if not self._fits(at(steps[0])):
+            return self._least()
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._fits(at(steps[middle])):
+                low = middle
+            else:
+                high = middle - 1
+        return at(steps[low])
+
+    def _levels(self) -> NDArray[np.float64]:
+        """Negated thresholds, from keeping least to keeping all."""
+        finite = [r.levels[np.isfinite(r.levels)] for r in self.ranked]
+        values = np.unique(np.concatenate(finite)) if finite else np.zeros(0)
+        return np.concatenate([[-np.inf], -values[::-1]])
+
+    def _global_counts(self, negated: float) -> list[int]:
+        return [r.nearest(int((r.levels >= -negated).sum())) for r in self.ranked]
+
+    def _uniform_counts(self, share: float) -> list[int]:
+        return [r.nearest(round(share * len(r.group))) for r in self.ranked]
+
+    def _least(self) -> list[int]:
+        """The smallest counts allowed; raises when even they miss the budget."""
+        counts = [r.allowed[0] for r in self.ranked]
+        if self._fits(counts):
+            return counts
+        if "ratio" in self.budgets and len(self.budgets) == 1 and not self.ranked:
+            return counts
+        reached = self._costs(counts, tuple(self.budgets))
+        least = ", ".join(f"{k} {v:.3g}" for k, v in reached.items())
+        raise BudgetError(
+            f"planning: the budget {_spell(self.budgets)} cannot be met; the smallest plan reaches {least}",
+            hint="ask for less, lower floor or align (plan{floor=0,align=1}), or widen targets",
+            budget=self.budgets,
+            reached=reached,
+        )
+
+    def _give_back(self, counts: list[int]) -> list[int]:
+        """Spend what rounding left over on the groups whose next block scores highest."""
+        counts = list(counts)
+        stuck: set[int] = set()
+        while len(stuck) < len(self.ranked):
+            open_ = [(self._gain(k, counts[k]), k) for k in range(len(self.ranked)) if k not in stuck]
+            gain, k = max(open_, key=lambda pair: (pair[0], -pair[1]))
+            wider = self.ranked[k].next(counts[k])
+            if gain == -math.inf or wider is None:
+                break
+            trial = [*counts[:k], wider, *counts[k + 1 :]]
+            if self._fits(trial):
+                counts = trial
+            else:
+                stuck.add(k)
+        return counts
+
+    def _gain(self, k: int, count: int) -> float:
+        wider = self.ranked[k].next(count)
+        if wider is None:
+            return -math.inf
+        block = self.ranked[k].levels[count:wider]
+        return float(np.where(np.isfinite(block), block, 1e30).mean())
+
+    # ------------------------------------------------------------------ costs
+
+    def _fits(self, counts: list[int]) -> bool:
+        limits = {k: 1 - v if k == "ratio" else v for k, v in self.budgets.items()}
+        costs = self._costs(counts, tuple(limits))
+        return all((1 - costs[k] if k == "ratio" else costs[k]) <= limits[k] + _EPSILON for k in limits)
+
+    def _costs(self, counts: list[int], which: tuple[str, ...]) -> dict[str, float]:
+        """``ratio`` (dropped units), ``macs`` and ``params`` (compact/dense) of keeping so many of each group."""
+        found: dict[str, float] = {}
+        if "ratio" in which:
+            found["ratio"] = sum(len(r.group) - c for r, c in zip(self.ranked, counts, strict=True)) / self.total
+        if "macs" in which or "params" in which:
+            alive = self.groups.alive(self._dropped(counts))
+            measure: dict[str, Callable[[Any], float]] = {"macs": self.groups.cost.macs, "params": self.groups.cost.params}
+            for name in ("macs", "params"):
+                if name in which:
+                    found[name] = measure[name](alive) / max(self.dense[name], 1.0)
+        return found
+
+    def _dropped(self, counts: list[int]) -> Units:
+        parts = [r.order[c:] for r, c in zip(self.ranked, counts, strict=True)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def _numbers(self, ranked: _Ranked, count: int) -> tuple[int, ...]:
+        return tuple(np.flatnonzero(np.isin(ranked.group.units, ranked.order[count:])).tolist())
+
+
+def _step(group: Group, block: int) -> int:
+    """How many units go at a time: the block in positions, less for a group too small for two blocks."""
+    step = max(1, block // math.gcd(block, group.span))
+    while step > 1 and step * 2 > len(group):
+        step //= 2
+    return step
+
+
+def _spell(budgets: dict[str, float]) -> str:
+    return ", ".join(f"{k}={v:g}" for k, v in budgets.items())
+
+
+def _wanted(group: Group, options: MakePlan) -> bool:
+    if options.targets and not any(_matches(group, p) for p in options.targets):
+        return False
+    return not any(_matches(group, p) for p in options.ignore)
+
+
+def _matches(group: Group, pattern: str) -> bool:
+    names = [group.name, *(name for name, axis in group.places if axis == 0)]
+    if pattern.startswith("type:"):
+        return pattern[5:] in group.layers
+    if pattern.startswith("re:"):
+        try:
+            return any(re.search(pattern[3:], n) for n in names)
+        except re.error as error:
+            raise UsageError(f"pattern {pattern!r} is no regular expression: {error}") from error
+    return any(fnmatchcase(n, pattern) for n in names)

@@ -1,0 +1,183 @@
+"""Taking dead positions out of a graph: constants sliced, attributes refitted.  Every eliminating pass builds on this.
+
+:func:`eliminate` makes the compact graph; :func:`mask` makes what it must equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir import arrays
+from ..ir.analysis import Analysis
+from ..ir.axes import Axes
+from ..ir.graph import Constant, Graph, Node, Value, map_values, substitute
+from ..ir.opset import OPS, Alive, Analysed
+
+Indices = tuple[NDArray[np.int64] | None, ...]
+Kept = dict[str, Indices]
+
+
+def dialect(graph: Graph) -> Any:
+    """The module with the names of the graph's dialect: ``write``, ``make``, ``constant``, ``explicit``."""
+    return import_module(f"prunec.ir.frontends.{graph.dialect}_names")
+
+
+def kept_indices(analysis: Analysis, alive: Alive) -> dict[Value, Indices]:
+    """For each constant the kept indices of each axis, None where all are kept."""
+    return {value: analysis.kept(value, alive) for value in analysis.graph.constants}
+
+
+def named(graph: Graph, kept: dict[Value, Indices]) -> Kept:
+    """Kept indices by the source's parameter names (tied names share theirs); literals are left out."""
+    return {n: kept[v] for v, c in graph.constants.items() if c.role != "literal" for n in c.names}
+
+
+def eliminate(analysis: Analysis, alive: Alive) -> Graph:
+    """A copy of the analysed graph without the dead positions."""
+    graph = _with_constants(analysis, alive, arrays.keep)
+    for node in graph.nodes:
+        refit(graph, node, analysis, alive)
+    return _resized(graph, analysis, alive)
+
+
+def _resized(graph: Graph, analysis: Analysis, alive: Alive) -> Graph:
+    """Values that lost positions replaced by values of the new shape, everywhere."""
+    table: dict[Value, Value] = {}
+    for value in graph.values():
+        axes = analysis.axes.get(value)
+        shape = value.shape if axes is None else tuple(int(alive[axis].sum()) for axis in axes)
+        if value in graph.constants:
+            shape = tuple(graph.constants[value].data.shape)
+        if shape != value.shape:
+            table[value] = replace(value, shape=shape)
+    return renamed(graph, table)
+
+
+def renamed(graph: Graph, table: dict[Value, Value]) -> Graph:
+    """``graph`` with values replaced by others (in place)."""
+    for node in graph.nodes:
+        substitute(node, table)
+        node.outputs = tuple(table.get(v, v) for v in node.outputs)
+    graph.inputs = [table.get(v, v) for v in graph.inputs]
+    graph.outputs = [table.get(v, v) for v in graph.outputs]
+    graph.constants = {table.get(v, v): c for v, c in graph.constants.items()}
+    graph.source = {k: map_values(x, lambda v: table.get(v, v)) if k == "outputs" else x for k, x in graph.source.items()}
+    return graph
+
+
+def mask(analysis: Analysis, alive: Alive) -> Graph:
+    """The dense graph with zeros where positions are dead, and statistics over the survivors alone.
+
+    This is the oracle: every element of a constant that did not survive is zero; a node that normalises or reduces over
+    an axis with dead positions reads the survivors only, and its result is put back with zeros.
+    """
+    graph = _with_constants(analysis, alive, arrays.masked)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        site = analysis.sites.get(node.name)
+        if site is not None and normalises_dead(site, alive):
+            nodes += _Restriction(graph, analysis, alive).nodes(node, site)
+        else:
+            nodes.append(node)
+    graph.nodes = nodes
+    return graph
+
+
+def refit(graph: Graph, node: Node, analysis: Analysis, alive: Alive) -> None:
+    """Write back the attributes of one node that change when dead positions go."""
+    fitting, op = analysis.fitting(node, alive), OPS.get(node.op)
+    if fitting is not None and op is not None and (changed := op.refitted(fitting)):
+        write(graph, node, changed)
+
+
+def write(graph: Graph, node: Node, changed: dict[str, Any]) -> None:
+    """Put changed attributes into a node, in the spelling of its dialect."""
+    node.kind, node.call = dialect(graph).write(graph, node, changed)
+    node.attrs = {**node.attrs, **changed}
+
+
+def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: dict[str, Any], result: Value) -> Node:
+    """A new node in the graph's dialect; it is not entered anywhere."""
+    kind, call = dialect(graph).make(graph, op, inputs, attrs)
+    return Node(result.name, op, inputs, (result,), attrs, kind, call)
+
+
+def literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
+    """A new constant that belongs to no parameter."""
+    value = Value(name, array.shape, str(array.dtype))
+    graph.constants[value] = Constant((f"_literal.{name}",), dialect(graph).constant(array), "literal")
+    return value
+
+
+def normalises_dead(site: Analysed, alive: Alive) -> bool:
+    """Whether a node normalises over an axis that loses positions: there removing is not zeroing."""
+    op = OPS.get(site.node.op)
+    if op is None:
+        return False
+    axes = ((site.operands[k] or [])[d] for k, dims in op.normalised_axes(site.node).items() for d in dims)
+    return any(not alive[axis].all() for axis in axes)
+
+
+def _with_constants(analysis: Analysis, alive: Alive, change: Callable[[Any, Any], Any]) -> Graph:
+    graph = analysis.graph.copy()
+    for value, kept in kept_indices(analysis, alive).items():
+        if any(k is not None for k in kept):
+            old = graph.constants[value]
+            graph.constants[value] = replace(old, data=change(old.data, kept))
+    return graph
+
+
+class _Restriction:
+    """One node made to read survivors alone, its results widened again with zeros."""
+
+    def __init__(self, graph: Graph, analysis: Analysis, alive: Alive) -> None:
+        self.graph, self.analysis, self.alive = graph, analysis, alive
+
+    def nodes(self, node: Node, site: Analysed) -> list[Node]:
+        before: list[Node] = []
+        table: dict[Value, Value] = {}
+        for value, axes in zip(node.inputs, site.operands, strict=True):
+            if value is not None and value not in table:
+                table[value] = self._narrowed(node, value, axes or [], before)
+        substitute(node, table)
+        refit(self.graph, node, self.analysis, self.alive)
+        after: list[Node] = []
+        node.outputs = tuple(self._widened(v, axes, after) for v, axes in zip(node.outputs, site.results, strict=True))
+        return [*before, node, *after]
+
+    def _narrowed(self, node: Node, value: Value, axes: Axes, nodes: list[Node]) -> Value:
+        for d, axis in enumerate(axes):
+            if not self.alive[axis].all():
+                name = f"{node.name}_{value.name}_survivors{d}"
+                value = self._take(value, d, np.flatnonzero(self.alive[axis]), name, nodes)
+        return value
+
+    def _widened(self, value: Value, axes: Axes, nodes: list[Node]) -> Value:
+        """A stand-in for ``value`` that holds survivors alone; ``nodes`` gains what makes ``value`` from it."""
+        dead = [d for d, axis in enumerate(axes) if not self.alive[axis].all()]
+        if not dead:
+            return value
+        small = current = replace(value, name=f"{value.name}_survivors")
+        for d in dead:
+            alive = self.alive[axes[d]]
+            padded = replace(value, name=f"{value.name}_padded{d}")
+            pads = tuple((0, int(e == d)) for e in range(len(axes)))
+            nodes.append(make(self.graph, "pad", (current,), {"pads": pads}, padded))
+            wide = np.where(alive, np.cumsum(alive) - 1, int(alive.sum()))
+            current = self._take(padded, d, wide, f"{value.name}_wide{d}", nodes, value if d == dead[-1] else None)
+        return small
+
+    def _take(
+        self, x: Value, dim: int, indices: NDArray[Any], name: str, nodes: list[Node], result: Value | None = None
+    ) -> Value:
+        index = literal(self.graph, f"{name}_index", indices.astype(np.int64))
+        shape = tuple(len(indices) if d == dim else s for d, s in enumerate(x.shape or ()))
+        result = result or Value(name, shape, x.dtype, x.dynamic)
+        nodes.append(make(self.graph, "take", (x, index), {"dim": dim, "indices": ()}, result))
+        return result

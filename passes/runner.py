@@ -1,0 +1,121 @@
+"""The one runner of pipelines: it checks what passes require and ensure, times them, and says which one failed.
+
+A fact that a pass requires and no earlier pass ensured is provided by the pass that ensures it, with its default
+options, when that pass decides nothing for the user (an analysis, or canonicalize).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..ir.errors import PassError, PrunecError, UsageError
+from ..ir.graph import Graph
+from ..ir.printer import print_graph
+from .base import PASSES, Pass, State
+from .check import broken
+
+Progress = Callable[[str, str], None]
+_AUTOMATIC = ("analysis", "rewrite")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass that ran: its options that are no defaults, and its seconds."""
+
+    name: str
+    options: dict[str, Any]
+    seconds: float
+
+
+@dataclass
+class Runner:
+    """Runs passes over a state.
+
+    verify_each: run ``verify`` after each rewrite of the plan.  print_after: names of passes (or ``all``) after which
+    the graph goes to ``show``.  progress: told the name of each pass as it starts.
+    """
+
+    verify_each: bool = False
+    print_after: tuple[str, ...] = ()
+    progress: Progress = lambda stage, detail: None
+    show: Callable[[str], None] = lambda text: None
+    steps: list[Step] = field(default_factory=list)
+    ensured: set[str] = field(default_factory=set)
+
+    def run(self, passes: Iterable[Pass], state: State) -> State:
+        """Run ``passes`` in order.
+
+        Raises
+        ------
+        UsageError
+            A requirement that no automatic pass provides.
+        PassError
+            A pass crashed or broke an invariant; the message names it and those before it.
+        """
+        for step in passes:
+            self._provide(step, state)
+            self._one(step, state)
+        return state
+
+    def _provide(self, step: Pass, state: State) -> None:
+        for fact in sorted(step.requires - self.ensured):
+            makers = [p for p in PASSES.values() if fact in p.ensures and p.kind in _AUTOMATIC and not p.requires_choice]
+            if not makers:
+                givers = [p.name for p in PASSES.values() if fact in p.ensures]
+                raise UsageError(
+                    f"pass {step.name!r} requires {fact!r}, which no pass before it ensures (before it: {self._before() or 'none'})",
+                    hint=f"put {' or '.join(givers)} before it" if givers else "no pass ensures it",
+                )
+            maker = makers[0]()
+            self._provide(maker, state)
+            self._one(maker, state)
+
+    def _one(self, step: Pass, state: State) -> None:
+        self.progress(step.name, "")
+        start = time.perf_counter()
+        before = state.deployed if step.inference_only else state.graph
+        try:
+            result = step.run(replace(state, graph=before) if step.inference_only else state)
+        except PrunecError:
+            raise
+        except Exception as error:
+            raise PassError(
+                f"pass {step.name!r} crashed: {type(error).__name__}: {error} (passes before it: {self._before() or 'none'})",
+                hint="this is a bug in prunec; please report it with the reproducer",
+                name=step.name,
+            ) from error
+        self._store(step, state, result, before)
+        self.steps.append(Step(step.name, step.chosen(), time.perf_counter() - start))
+        self.ensured |= step.ensures
+        if step.kind == "rewrite":
+            if step.name in self.print_after or "all" in self.print_after:
+                self.show(f"after {step.name}:\n{print_graph(result)}")
+            if self.verify_each and "plan" in self.ensured and "verified" not in step.ensures:
+                PASSES["verify"]().run(state)
+
+    def _store(self, step: Pass, state: State, result: Any, before: Graph) -> None:
+        if step.kind != "rewrite":
+            for fact in step.ensures:
+                state.facts[fact] = result
+            return
+        if problem := broken(result, before):
+            raise PassError(
+                f"pass {step.name!r} broke the graph: {problem} (passes before it: {self._before() or 'none'})",
+                hint="this is a bug in prunec; please report it with the reproducer",
+                name=step.name,
+            )
+        if step.inference_only:
+            state.inference = result
+            return
+        if state.inference is not None:
+            raise UsageError(f"pass {step.name!r} cannot follow a pass for inference only", hint="put fold after it")
+        state.graph = result
+        if "canonical" in step.ensures and "groups" not in self.ensured:
+            state.dense = result
+
+    def _before(self) -> str:
+        return ", ".join(s.name for s in self.steps)
+

@@ -1,0 +1,179 @@
+"""What a criterion sees, the registry of criteria, and the pass that runs one.
+
+A criterion is a function from a :class:`Scoring` to a float for each unit; larger means keep.  Decorate it with
+:func:`criterion` and it is known everywhere; ``score{method=package.module:function}`` calls one by its path.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir import arrays
+from ...ir.errors import ModelError, UsageError
+from ...ir.graph import Constant, Value
+from ..base import Kind, Pass, State, register
+from ..groups import Groups
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained constant: its data as numpy (o, i, *), the ops that read it and its value in the graph."""
+
+    value: Value
+    constant: Constant
+    data: NDArray[Any]
+    ops: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.constant.name
+
+
+@dataclass(eq=False)
+class Scoring:
+    """The units of a graph and its parameters, with the sums that criteria are made of."""
+
+    groups: Groups
+    state: State
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter that carries at least one unit."""
+        analysis = self.groups.analysis
+        readers: dict[Value, list[str]] = {}
+        for node in analysis.graph.nodes:
+            for v in node.inputs:
+                if v is not None:
+                    readers.setdefault(v, []).append(node.op)
+        for value, constant in analysis.graph.constants.items():
+            axes = analysis.axes[value] or []
+            if constant.role == "parameter" and any(analysis.solution.component[a].any() for a in axes):
+                yield Parameter(value, constant, arrays.to_numpy(constant.data), tuple(readers.get(value, ())))
+
+    def zeros(self) -> Scores:
+        return np.zeros(self.groups.analysis.solution.units)
+
+    def spread(self, parameter: Parameter, axis: int, positions: NDArray[Any]) -> Scores:
+        """Scores of the positions of one axis, added up for each unit."""
+        atoms = (self.groups.analysis.axes[parameter.value] or [])[axis]
+        rows = self.groups.analysis.solution.unit_rows(atoms)
+        return np.asarray(rows.T @ positions.astype(np.float64), np.float64).ravel()
+
+    def total(self, element: Callable[[Parameter], NDArray[Any]]) -> Scores:
+        """Element scores summed over everything that goes with a unit.
+
+        ``element`` gives an array of the parameter's shape.  An element on two axes of one unit counts twice.
+        """
+        scores = self.zeros()
+        analysis = self.groups.analysis
+        for parameter in self.parameters():
+            values = element(parameter)
+            for d, atoms in enumerate(analysis.axes[parameter.value] or ()):
+                if analysis.solution.component[atoms].any():
+                    others = tuple(k for k in range(values.ndim) if k != d)
+                    scores += self.spread(parameter, d, values.sum(others, dtype=np.float64))
+        return scores
+
+
+Criterion = Callable[[Scoring], Scores]
+CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(name: str) -> Callable[[Criterion], Criterion]:
+    """Enter a criterion into the registry.
+
+    Examples
+    --------
+    >>> @criterion("elements")
+    ... def elements(scoring):
+    ...     \"\"\"How many elements a unit has.\"\"\"
+    ...     return scoring.total(lambda p: np.ones(p.data.shape))
+    """
+
+    def enter(function: Criterion) -> Criterion:
+        CRITERIA[name] = function
+        return function
+
+    return enter
+
+
+def find_criterion(name: str) -> Criterion:
+    """The criterion called ``name``, or the function at ``package.module:function``."""
+    if name in CRITERIA:
+        return CRITERIA[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UsageError(
+            f"unknown criterion {name!r}", hint=f"known: {', '.join(sorted(CRITERIA))}; or package.module:function", name=name
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"criterion {name!r} cannot be imported: {error}", name=name) from error
+    return found  # type: ignore[no-any-return]
+
+
+@register
+@dataclass(frozen=True)
+class Score(Pass):
+    """Score every unit by a criterion.
+
+    method: the criterion (see ``prunec passes``), or package.module:function.
+    normalize: divide by the mean (or maximum) of the unit's group, so that layers compare; or none.
+    per: divide by the multiply-accumulates that a unit costs, or none.
+    """
+
+    method: str = "l2"
+    normalize: Literal["mean", "max", "none"] = "mean"
+    per: Literal["none", "macs"] = "none"
+
+    name: ClassVar[str] = "score"
+    kind: ClassVar[Kind] = "criterion"
+    requires: ClassVar[frozenset[str]] = frozenset({"groups"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"scores"})
+
+    def run(self, state: State) -> Scores:
+        groups: Groups = state.facts["groups"]
+        scores = np.asarray(find_criterion(self.method)(Scoring(groups, state)), np.float64)
+        _check(scores, groups, self.method)
+        if self.normalize != "none":
+            scores = _normalized(scores, groups, np.mean if self.normalize == "mean" else np.max)
+        return scores / _unit_macs(groups) if self.per == "macs" else scores
+
+
+def _check(scores: Scores, groups: Groups, method: str) -> None:
+    if scores.shape != (groups.analysis.solution.units,):
+        raise UsageError(f"criterion {method!r} gave {scores.shape} scores for {groups.analysis.solution.units} units")
+    if not np.isfinite(scores[groups.prunable]).all():
+        where = next((p.name for p in Scoring(groups, None).parameters() if not np.isfinite(p.data).all()), "")  # type: ignore[arg-type]
+        raise ModelError(
+            f"scoring by {method!r}: NaN or infinite scores" + (f"; parameter {where!r} is not finite" if where else ""),
+            hint="repair or retrain the model: weights that are not finite cannot be ranked",
+            parameter=where,
+        )
+
+
+def _normalized(scores: Scores, groups: Groups, statistic: Callable[[Scores], Any]) -> Scores:
+    scores = scores.copy()
+    for group in groups.groups:
+        level = float(statistic(np.abs(scores[group.units])))
+        if level > 0:
+            scores[group.units] /= level
+    return scores
+
+
+def _unit_macs(groups: Groups) -> Scores:
+    """Multiply-accumulates that one unit of each group costs, for each unit (at least one)."""
+    everything = groups.cost.macs(groups.alive(np.zeros(0, np.int64)))
+    costs = np.ones(groups.analysis.solution.units)
+    for group in groups.groups:
+        saved = everything - groups.cost.macs(groups.alive(group.units[:1]))
+        costs[group.units] = max(saved, 1.0)
+    return costs

@@ -1,0 +1,36 @@
+"""Targets: the runtime and processor that an artifact is for, as data.
+
+A target says what a planner needs to know: the block of channels that the runtime computes at a time, so that a plan
+does not waste the gain on odd counts.  A new target is one entry in :data:`TARGETS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """``channel_block``: channels computed together; counts that are no multiple of it waste time."""
+
+    name: str
+    channel_block: int
+    help: str
+
+
+TARGETS = {
+    t.name: t
+    for t in (
+        Target("ort-cpu", 16, "ONNX Runtime on a CPU (blocks of 16 channels with AVX-512, 8 with AVX2)"),
+        Target("generic", 1, "no assumption about the runtime: counts are not aligned"),
+    )
+}
+
+
+def find_target(name: str) -> Target:
+    """The target called ``name``; raises :class:`UsageError` that lists the known ones."""
+    if name not in TARGETS:
+        raise UsageError(f"unknown target {name!r}", hint=f"known targets: {', '.join(TARGETS)}", target=name)
+    return TARGETS[name]

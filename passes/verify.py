@@ -1,0 +1,221 @@
+"""Verify: the compact graph equals the masked dense graph, and the check could have failed.
+
+Masked means: every parameter element that did not survive is zero, and norms and reductions see survivors alone.  Both
+graphs run on the same random inputs, once with the model's own weights and once with degenerate ones (zero heads,
+default batch norm) replaced by random ones, so that no zero hides a mistake.  The check must see that the output
+depends on the input and that the mask moves it.  On small graphs each unit is dropped alone as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir import arrays
+from ..ir.analysis import Analysis
+from ..ir.errors import ModelError, VerificationError
+from ..ir.graph import Constant, Graph
+from ..ir.opset import OPS, Alive
+from .base import Kind, Pass, State, register
+from .groups import Groups, Units
+from .rewrite import eliminate, mask
+
+Outputs = list[NDArray[Any]]
+_DOUBLE_MACS = 2e9
+_SMALL_PARAMS, _SMALL_UNITS = 50_000, 24
+
+
+@register
+@dataclass(frozen=True)
+class Verify(Pass):
+    """Prove that the compact graph equals the masked dense graph.
+
+    tolerance: the largest relative error allowed, of the largest magnitude of each output.
+    """
+
+    tolerance: float = 1e-4
+
+    name: ClassVar[str] = "verify"
+    kind: ClassVar[Kind] = "analysis"
+    requires: ClassVar[frozenset[str]] = frozenset({"groups"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"verified"})
+    requires_choice: ClassVar[bool] = True
+
+    def run(self, state: State) -> dict[str, Any]:
+        return _Proof(state, self.tolerance).report()
+
+
+class _Proof:
+    def __init__(self, state: State, tolerance: float) -> None:
+        self.state, self.tolerance = state, tolerance
+        self.groups: Groups = state.facts["groups"]
+        self.analysis = self.groups.analysis
+        self.alive: Alive = state.facts.get("alive", self.groups.alive(np.zeros(0, np.int64)))
+        self.double = self.groups.cost.macs(self.groups.alive(np.zeros(0, np.int64))) < _DOUBLE_MACS
+        self.worst = 0.0
+        self.checked = 0
+
+    def report(self) -> dict[str, Any]:
+        self._own_weights()
+        self._random_weights()
+        self._each_unit_alone()
+        return {
+            "ok": True,
+            "max_rel_err": self.worst,
+            "checked": self.checked,
+            "norm_tied": int(norm_tied(self.groups).size),
+            "precision": "float64" if self.double else "float32",
+        }
+
+    def _own_weights(self) -> None:
+        inputs = sample_inputs(self.analysis.graph, self.state.seed)
+        expected = self._run(mask(self.analysis, self.alive), inputs)
+        if not all(np.isfinite(x).all() for x in expected if x.dtype.kind == "f"):
+            raise ModelError("verifying: the masked model gives NaN or infinite outputs", hint="check the model's weights and inputs")
+        self._compare(expected, self._run(self.state.graph, inputs), "with the model's own weights")
+        if self.state.inference is not None:
+            self._compare(expected, self._run(self.state.inference, inputs), "in the graph for inference")
+
+    def _random_weights(self) -> None:
+        analysis = with_constants(self.analysis, randomised(self.analysis.graph, self.state.seed))
+        dense, seed = analysis.graph, self.state.seed
+        inputs = sample_inputs(dense, seed + 1)
+        masked = self._run(mask(analysis, self.alive), inputs)
+        self._compare(masked, self._run(eliminate(analysis, self.alive), inputs), "with random weights")
+        full = self._run(dense, inputs)
+        other = self._run(dense, sample_inputs(dense, seed + 2))
+        if graph_reads_inputs(dense) and _distance(full, other) == 0:
+            raise VerificationError(
+                "verifying: the output does not depend on the input, so the check could not fail",
+                hint="check the example inputs; a constant network cannot be verified",
+            )
+        if not self.alive.all() and _distance(full, masked) == 0:
+            raise VerificationError("verifying: the mask does not move the output, so the check could not fail")
+
+    def _each_unit_alone(self) -> None:
+        units = self.groups.prunable
+        params = self.groups.cost.params(self.groups.alive(np.zeros(0, np.int64)))
+        if params > _SMALL_PARAMS or not self.double:
+            return
+        analysis = with_constants(self.analysis, randomised(self.analysis.graph, self.state.seed))
+        inputs = sample_inputs(analysis.graph, self.state.seed)
+        rng = np.random.default_rng(self.state.seed)
+        for unit in rng.permutation(units)[:_SMALL_UNITS]:
+            alive = self.groups.alive(np.array([unit]))
+            if _vanishes(self.groups, alive):
+                continue
+            masked = self._run(mask(analysis, alive), inputs)
+            self._compare(masked, self._run(eliminate(analysis, alive), inputs), f"with unit {unit} dropped alone")
+
+    def _run(self, graph: Graph, inputs: list[Any]) -> Outputs:
+        if self.double:
+            try:
+                return run(graph, inputs, double=True)
+            except RuntimeError:  # an op without a float64 kernel, or a cast in the model itself
+                self.double = False
+        return run(graph, inputs)
+
+    def _compare(self, expected: Outputs, found: Outputs, how: str) -> None:
+        error = relative_error(expected, found)
+        self.worst = max(self.worst, error)
+        self.checked += sum(x.size for x in expected)
+        if not error <= self.tolerance:
+            raise VerificationError(
+                f"verifying {how}: the compact graph differs from the masked one by {error:.2g} relative "
+                f"(allowed {self.tolerance:g})",
+                hint="this is a bug in prunec, nothing was written; please report it with the model",
+                max_rel_err=error,
+            )
+
+
+def relative_error(expected: Outputs, found: Outputs) -> float:
+    """The largest difference over all outputs, relative to the largest magnitude of the output; inf where shapes differ."""
+    if len(expected) != len(found):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(expected, found, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.size == 0:
+            continue
+        if a.dtype.kind not in "fc":
+            worst = max(worst, float(np.mean(a != b) > 0.01))
+            continue
+        difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+        scale = max(float(np.abs(a).max()), float(np.finfo(np.float32).tiny))
+        worst = max(worst, float("inf") if not np.isfinite(difference).all() else float(difference.max()) / scale)
+    return worst
+
+
+def _distance(a: Outputs, b: Outputs) -> float:
+    return max((float(np.abs(x.astype(np.float64) - y).max()) for x, y in zip(a, b, strict=True) if x.size), default=0.0)
+
+
+def graph_reads_inputs(graph: Graph) -> bool:
+    """Whether there are floating-point inputs, so that other inputs can give another output."""
+    return any(v.dtype.startswith("float") for v in graph.inputs)
+
+
+def _vanishes(groups: Groups, alive: Alive) -> bool:
+    return any(axis.size and not alive[axis].any() for axes in groups.analysis.axes.values() for axis in axes or ())
+
+
+def norm_tied(groups: Groups) -> Units:
+    """Units on an axis that is normalised or reduced over: for them removing is not zeroing."""
+    solution = groups.analysis.solution
+    found: list[NDArray[Any]] = [np.zeros(0, np.int64)]
+    for site in groups.analysis.sites.values():
+        op = OPS.get(site.node.op)
+        for k, dims in op.normalised_axes(site.node).items() if op else ():
+            for d in dims:
+                found.append(solution.unit_rows((site.operands[k] or [])[d]).indices)
+    return np.intersect1d(np.concatenate(found), groups.prunable)
+
+
+# ---------------------------------------------------------------------- weights that hide nothing
+
+
+def with_constants(analysis: Analysis, constants: dict[Any, Constant]) -> Analysis:
+    """The same analysis over a graph with other data in its constants."""
+    changed = copy.copy(analysis)
+    changed.graph = analysis.graph.copy()
+    changed.graph.constants = constants
+    return changed
+
+
+def randomised(graph: Graph, seed: int) -> dict[Any, Constant]:
+    """The constants with degenerate ones (all equal, or tiny) replaced by random values of a sensible size."""
+    rng = np.random.default_rng(seed)
+    return {v: _randomised(c, rng) for v, c in graph.constants.items()}
+
+
+def _randomised(constant: Constant, rng: np.random.Generator) -> Constant:
+    data = constant.data
+    if constant.role == "literal" or not arrays.is_float(data) or np.prod(data.shape) < 2:
+        return constant
+    array = arrays.to_numpy(data)
+    low, high = float(array.min()), float(array.max())
+    if low != high and max(abs(low), abs(high)) > 1e-4:
+        return constant
+    if low > 0 or constant.name.endswith("var"):
+        fresh = rng.uniform(0.5, 1.5, array.shape)
+    else:
+        fresh = rng.normal(0, np.sqrt(2 / max(1, array[0].size)) if array.ndim > 1 else 0.1, array.shape)
+    return replace(constant, data=arrays.like(fresh, data))
+
+
+def run(graph: Graph, inputs: list[Any], double: bool = False) -> Outputs:
+    """The outputs of ``graph``, run by the dialect's own runtime."""
+    outputs: Outputs = import_module(f"prunec.ir.emit.{graph.dialect}").run(graph, inputs, double)
+    return outputs
+
+
+def sample_inputs(graph: Graph, seed: int) -> list[Any]:
+    """Random inputs for ``graph``, from the seed."""
+    inputs: list[Any] = import_module(f"prunec.ir.emit.{graph.dialect}").sample_inputs(graph, seed)
+    return inputs

@@ -1,0 +1,106 @@
+"""The report of a compile: JSON-serialisable, keys as ``report_schema.json`` gives them."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .passes.base import State
+from .passes.groups import Groups
+from .passes.plan.plan import Plan
+from .passes.runner import Step
+from .version import __version__
+
+if TYPE_CHECKING:
+    import onnx
+
+_MOVERS = ("Gather", "Slice", "Split", "Transpose", "GatherElements")
+_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "scipy", "networkx")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The emitted models, None where they were not emitted."""
+
+    compact: onnx.ModelProto | None
+    dense: onnx.ModelProto | None
+
+
+def build_report(
+    groups: Groups,
+    alive: Any,
+    state: State,
+    steps: Sequence[Step],
+    verified: dict[str, Any] | None,
+    latency: dict[str, Any] | None,
+    sizes: Sizes,
+) -> dict[str, Any]:
+    """Everything that is known about a compile; None for what was not done."""
+    full = groups.alive(np.zeros(0, np.int64))
+    cost, analysis = groups.cost, groups.analysis
+    plan: Plan | None = state.facts.get("plan")
+    removed = sum(len(d) for d in plan.dropped.values()) if plan is not None and "alive" in state.facts else 0
+    return {
+        "params": _pair(cost.params(full), cost.params(alive)),
+        "macs": _pair(cost.macs(full), cost.macs(alive), per=batch(groups)),
+        "size_bytes": _bytes(sizes, cost.size_bytes(full), cost.size_bytes(alive)),
+        "latency_ms": latency,
+        "verify": verified,
+        "units": {"total": int(groups.prunable.size), "removed": removed, "pinned": analysis.pinned_units()},
+        "opaque_ops": analysis.opaque_costs(),
+        "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
+        "conflicts": analysis.solution.conflicts,
+        "copies": copies(sizes),
+        "budget": dict(plan.budget) if plan is not None else {},
+        "target": state.target.name,
+        "seed": state.seed,
+        "passes": [{"name": s.name, "options": s.options, "seconds": s.seconds} for s in steps],
+        "notes": list(state.notes),
+        "versions": versions(),
+    }
+
+
+def batch(groups: Groups) -> int:
+    """The batch of the example run, so that costs are given for one example."""
+    first = next((v for v in groups.analysis.graph.inputs if v.shape), None)
+    return max(1, first.shape[0]) if first is not None and first.shape and 0 in first.dynamic else 1
+
+
+def _pair(dense: float, compact: float, per: int = 1) -> dict[str, float]:
+    return {"dense": round(dense / per), "compact": round(compact / per), "ratio": compact / dense if dense else 1.0}
+
+
+def _bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
+    """Bytes of the ONNX files where both were emitted, of the weights otherwise."""
+    if sizes.dense is not None and sizes.compact is not None:
+        dense, compact = float(sizes.dense.ByteSize()), float(sizes.compact.ByteSize())
+    return _pair(dense, compact)
+
+
+def copies(sizes: Sizes) -> int | None:
+    """Nodes that only move data, in the emitted graph and not in the source; None when there is no emitted graph."""
+    if sizes.dense is None or sizes.compact is None:
+        return None
+    before, after = (_movers(m) for m in (sizes.dense, sizes.compact))
+    return max(0, sum(after.values()) - sum(before.values()))
+
+
+def _movers(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(n.op_type for n in model.graph.node if n.op_type in _MOVERS)
+
+
+def versions() -> dict[str, str]:
+    """Versions of prunec and of what it stands on."""
+    found = {"prunec": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
