@@ -47,9 +47,9 @@ def build_report(
     plan: Plan | None = state.facts.get("plan")
     removed = sum(len(d) for d in plan.dropped.values()) if plan is not None and "alive" in state.facts else 0
     return {
-        "params": _pair(cost.params(full), cost.params(alive)),
-        "macs": _pair(cost.macs(full), cost.macs(alive), per=batch(groups)),
-        "size_bytes": _bytes(sizes, cost.size_bytes(full), cost.size_bytes(alive)),
+        "params": pair(cost.params(full), cost.params(alive)),
+        "macs": pair(cost.macs(full), cost.macs(alive), per=batch(groups)),
+        "size_bytes": file_bytes(sizes, cost.size_bytes(full), cost.size_bytes(alive)),
         "latency_ms": latency,
         "verify": verified,
         "units": {"total": int(groups.prunable.size), "removed": removed, "pinned": analysis.pinned_units()},
@@ -72,15 +72,15 @@ def batch(groups: Groups) -> int:
     return max(1, first.shape[0]) if first is not None and first.shape and 0 in first.dynamic else 1
 
 
-def _pair(dense: float, compact: float, per: int = 1) -> dict[str, float]:
+def pair(dense: float, compact: float, per: int = 1) -> dict[str, float]:
     return {"dense": round(dense / per), "compact": round(compact / per), "ratio": compact / dense if dense else 1.0}
 
 
-def _bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
+def file_bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
     """Bytes of the ONNX files where both were emitted, of the weights otherwise."""
     if sizes.dense is not None and sizes.compact is not None:
         dense, compact = float(sizes.dense.ByteSize()), float(sizes.compact.ByteSize())
-    return _pair(dense, compact)
+    return pair(dense, compact)
 
 
 def copies(sizes: Sizes) -> int | None:

@@ -85,7 +85,8 @@ def touching(analysis: Analysis, solution: Solution) -> np.ndarray:
 def analyse(graph: Graph) -> Analysis:
     """Propagate atoms through ``graph`` and solve them."""
     atoms = Atoms()
-    axes: dict[Value, Axes | None] = {v: _born(atoms, v, c) for v, c in graph.constants.items()}
+    used = {v for node in graph.nodes for v in reads(node)}
+    axes: dict[Value, Axes | None] = {v: _born(atoms, v, c, v in used) for v, c in graph.constants.items()}
     for value in graph.inputs:
         axes[value] = None if value.shape is None else [pinned(d) for d in value.shape]
     sites: dict[str, Analysed] = {}
@@ -104,9 +105,10 @@ def analyse(graph: Graph) -> Analysis:
     return Analysis(graph, atoms, axes, sites, opaque)
 
 
-def _born(atoms: Atoms, value: Value, constant: Constant) -> Axes:
-    shape = value.shape or ()
-    return [atoms.fresh(d) if is_float(constant.data) else pinned(d) for d in shape]
+def _born(atoms: Atoms, value: Value, constant: Constant, used: bool) -> Axes:
+    """Axes of a constant: fresh where its elements are numbers to compute with; integers index, and stay."""
+    free = used and is_float(constant.data)
+    return [atoms.fresh(d) if free else pinned(d) for d in value.shape or ()]
 
 
 def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> Analysed:

@@ -134,6 +134,12 @@ class Graph:
         self.constants = {v: c for v, c in self.constants.items() if v in needed or c.role != "literal"}
         return self
 
+    def without_idle_constants(self) -> Graph:
+        """This graph without constants that no node reads (in place); its state is no longer the source's."""
+        used = {v for node in self.nodes for v in reads(node)} | set(self.outputs)
+        self.constants = {v: c for v, c in self.constants.items() if v in used}
+        return self
+
     def sorted(self) -> Graph:
         """This graph with its nodes in a stable topological order (in place); raises on a cycle."""
         order = {id(n): i for i, n in enumerate(self.nodes)}

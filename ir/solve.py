@@ -149,8 +149,8 @@ class _Closure:
     def _leaves(self, needs: sp.csr_matrix, is_product: NDArray[np.bool_]) -> sp.csr_matrix:
         """Sparse (components, components): the components that are no product which each one finally needs."""
         n = needs.shape[0]
-        keep = sp.diags_array((~is_product).astype(np.int32)).tocsr()
-        keep = sp.csr_matrix(keep)
+        leaf = np.flatnonzero(~is_product)
+        keep = sp.csr_matrix((np.ones(leaf.size, np.int32), (leaf, leaf)), needs.shape)
         reach, result = needs, keep
         for _ in range(_MAX_ROUNDS):
             result = _boolean(result + reach @ keep)

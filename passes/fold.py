@@ -6,18 +6,17 @@ batch norms and the emitted ONNX does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..ir import arrays
-from ..ir.graph import Constant, Graph, Node, Value, reads, substitute
+from ..ir.graph import Graph, Node, Value, substitute
 from .base import Kind, Pass, State, register
-from .rewrite import dialect
-
-_BEFORE = {"conv": 0, "linear": 0, "conv_transpose": None}
+from .constants import fold_constants
+from .rewrite import set_bias, set_data
 
 
 @register
@@ -46,8 +45,6 @@ class Fold(Pass):
             if folded:
                 state.notes.append(f"fold: {folded} batch norms folded into the layers before them")
         if self.constants:
-            from .constants import fold_constants
-
             graph, removed = fold_constants(graph)
             if removed:
                 state.notes.append(f"fold: {removed} channels that do not depend on the input folded away")
@@ -69,7 +66,7 @@ def fold_batch_norms(graph: Graph) -> tuple[Graph, int]:
         folded.append(norm)
     dead = {id(n) for n in folded}
     graph.nodes = [n for n in graph.nodes if id(n) not in dead]
-    return redirect(graph, gone), len(folded)
+    return redirect(graph, gone).without_idle_constants(), len(folded)
 
 
 def redirect(graph: Graph, table: dict[Value, Value]) -> Graph:
@@ -118,27 +115,3 @@ def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArra
     set_data(graph, weight, arrays.to_numpy(held.data) * shaped)
     old = _data(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
     set_bias(graph, layer, shift if old is None else old * scale + shift)
-
-
-def set_data(graph: Graph, value: Value, array: NDArray[Any]) -> None:
-    """Other data for a constant, in its own dtype."""
-    held = graph.constants[value]
-    graph.constants[value] = replace(held, data=arrays.like(array, held.data))
-
-
-def set_bias(graph: Graph, layer: Node, array: NDArray[np.float64]) -> None:
-    """Give ``layer`` this bias, in the dtype of its weight; a new constant where it had none."""
-    weight = layer.inputs[1]
-    assert weight is not None
-    held = graph.constants[weight]
-    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
-    if bias is None:
-        bias = Value(f"{layer.name}_bias", array.shape, weight.dtype)
-        graph.constants[bias] = Constant((f"_literal.{layer.name}_bias",), arrays.like(array, held.data), "literal")
-        layer.inputs = (*layer.inputs[:2], bias)
-        layer.call = dialect(graph).set_operand(layer, 2, bias)
-    else:
-        set_data(graph, bias, array)
-
-
-__all__ = ["Fold", "fold_batch_norms", "reads", "redirect", "set_bias", "set_data"]

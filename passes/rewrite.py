@@ -115,6 +115,27 @@ def literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
     return value
 
 
+def set_data(graph: Graph, value: Value, array: NDArray[Any]) -> None:
+    """Other data for a constant, in its own dtype."""
+    held = graph.constants[value]
+    graph.constants[value] = replace(held, data=arrays.like(array, held.data))
+
+
+def set_bias(graph: Graph, layer: Node, array: NDArray[np.float64]) -> None:
+    """Give ``layer`` this bias, in the dtype of its weight; a new constant where it had none."""
+    weight = layer.inputs[1]
+    assert weight is not None
+    held = graph.constants[weight]
+    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    if bias is None:
+        bias = Value(f"{layer.name}_bias", array.shape, weight.dtype)
+        graph.constants[bias] = Constant((f"_literal.{layer.name}_bias",), arrays.like(array, held.data), "literal")
+        layer.inputs = (*layer.inputs[:2], bias)
+        layer.call = dialect(graph).set_operand(layer, 2, bias)
+    else:
+        set_data(graph, bias, array)
+
+
 def normalises_dead(site: Analysed, alive: Alive) -> bool:
     """Whether a node normalises over an axis that loses positions: there removing is not zeroing."""
     op = OPS.get(site.node.op)

@@ -23,7 +23,9 @@ Table = dict[str, Spelling]
 def _conv(a: Arguments) -> dict[str, Any]:
     if rank(a["input"]) != rank(a["weight"]):
         raise Declined("convolution without a batch axis")
-    return {"groups": a["groups"]}
+    padding = a.get("padding", 0)
+    padded = padding == "same" or (not isinstance(padding, str) and any(p != 0 for p in padding))
+    return {"groups": a["groups"], "padded": padded}
 
 
 def _convolution(transposed: bool) -> Any:

@@ -1,0 +1,626 @@
+"""ONNX op types and the ops they spell.  Names only: what an op means stands in ``ir/ops``.
+
+The call of an ONNX node is a dict: ``op_type`` and ``domain``; ``attributes`` by name; ``inputs``, a list with None
+for what is absent; ``results``, the output slots that the node's values fill, of ``slots`` in all; ``outer``, the
+values that its subgraphs read by name; ``copied``, for a reshape, the axes whose size is that of the same input axis.
+A reader sees the call and, besides, :data:`RESULT`, :data:`KNOWN` and :data:`OPSET`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Declined
+from ..graph import Constant, Graph, Node, Value
+from .spelling import Arguments, Read, Spelling, Write, axes_of, axis_of, rank, renamed, size, whole
+
+RESULT = "<result>"
+"""The values that the node computes."""
+
+KNOWN = "<known>"
+"""A function from a value to what is known of it: an array, None where an element depends on the input's sizes."""
+
+OPSET = "<opset>"
+"""The version of the default domain."""
+
+Table = dict[str, Spelling]
+Sizes = tuple[int | None, ...]
+_FAR = 1 << 31
+
+
+def kind_of(op_type: str, domain: str) -> str:
+    """The kind of a node: its op type, with the domain before it unless that is the default one."""
+    return op_type if domain in ("", "ai.onnx") else f"{domain}::{op_type}"
+
+
+def operand(a: Arguments, k: int) -> Value | None:
+    """Input ``k``, None where it is absent."""
+    inputs: list[Value | None] = a["inputs"]
+    return inputs[k] if k < len(inputs) else None
+
+
+def _x(a: Arguments) -> Value:
+    found = operand(a, 0)
+    if found is None or found.shape is None:
+        raise Declined("the first input is absent or of unknown shape")
+    return found
+
+
+def _attribute(a: Arguments, name: str, default: Any) -> Any:
+    return a["attributes"].get(name, default)
+
+
+def integers(a: Arguments, k: int) -> Sizes | None:
+    """The integers of input ``k``, None for elements that depend on the input's sizes; None where it is absent.
+
+    Raises
+    ------
+    Declined
+        When the input is computed from data.
+    """
+    value = operand(a, k)
+    if value is None:
+        return None
+    known = a[KNOWN](value)
+    if known is None:
+        raise Declined(f"input {k} is computed from data")
+    return tuple(None if i is None else int(i) for i in np.ravel(known))
+
+
+def _either(a: Arguments, name: str, k: int) -> Sizes | None:
+    """Integers that older opsets spell as an attribute and newer ones as input ``k``."""
+    given = a["attributes"].get(name)
+    return tuple(given) if isinstance(given, (list, tuple)) else integers(a, k)
+
+
+def _numbers(sizes: Sizes) -> tuple[int, ...]:
+    return tuple(whole(s) for s in sizes)
+
+
+def _shape_of(value: Value) -> tuple[int, ...]:
+    if value.shape is None:
+        raise Declined(f"the shape of {value} is not known")
+    return value.shape
+
+
+def _result_sizes(a: Arguments) -> Sizes:
+    out: Value = a[RESULT][0]
+    return tuple(None if d in out.dynamic else s for d, s in enumerate(_shape_of(out)))
+
+
+# ---------------------------------------------------------------------- layers
+
+
+def _conv(a: Arguments) -> dict[str, Any]:
+    return {"groups": int(_attribute(a, "group", 1))}
+
+
+def _transb(a: Arguments) -> bool:
+    return bool(_attribute(a, "transB", 0))
+
+
+def _gemm(a: Arguments) -> dict[str, Any]:
+    bias = operand(a, 2)
+    if _attribute(a, "transA", 0):
+        raise Declined("the first factor is transposed")
+    if bias is not None and rank(bias) > 1 and _transb(a):
+        raise Declined("the bias is a matrix")
+    return {}
+
+
+def _matmul(a: Arguments) -> dict[str, Any]:
+    if min(rank(operand(a, 0)), rank(operand(a, 1))) < 2:
+        raise Declined("a product with a vector")
+    return {}
+
+
+def _batch_norm(a: Arguments) -> dict[str, Any]:
+    if _attribute(a, "training_mode", 0) or len(a[RESULT]) > 1:
+        raise Declined("batch statistics")
+    if a[OPSET] < 9 and not _attribute(a, "spatial", 1):
+        raise Declined("statistics for each position")
+    return {}
+
+
+def _group_norm(a: Arguments) -> dict[str, Any]:
+    if a[OPSET] < 21:
+        raise Declined("one scale for each group, not for each channel")
+    return {"groups": int(a["attributes"]["num_groups"])}
+
+
+def _trailing(a: Arguments) -> dict[str, Any]:
+    """``axis`` to the end is normalised; scale and bias have one element for each position there."""
+    x = _x(a)
+    count = rank(x) - axis_of(_attribute(a, "axis", -1), x)
+    if any(v is not None and rank(v) != count for v in a["inputs"][1:]):
+        raise Declined("the scale is broadcast")
+    return {"rank": count}
+
+
+def _along(default: int) -> Read:
+    return lambda a: {"dims": (axis_of(_attribute(a, "axis", default), _x(a)),), "keepdim": False}
+
+
+def _softmax(a: Arguments) -> dict[str, Any]:
+    """Before opset 13 the input counts as a matrix: everything from ``axis`` on is one axis."""
+    x = _x(a)
+    if a[OPSET] >= 13:
+        return _along(-1)(a)
+    return {"dims": tuple(range(axis_of(_attribute(a, "axis", 1), x), rank(x))), "keepdim": False}
+
+
+def _mean_variance(a: Arguments) -> dict[str, Any]:
+    return {"dims": axes_of(list(_attribute(a, "axes", (0, 2, 3))), _x(a)), "keepdim": False}
+
+
+def _attention(a: Arguments) -> dict[str, Any]:
+    q, k = _x(a), operand(a, 1)
+    if rank(q) != 4 or len(a[RESULT]) > 1 or any(v is not None for v in a["inputs"][4:]):
+        raise Declined("attention with a cache, or on packed heads")
+    if operand(a, 3) is not None and size(q, 1) != size(k, 1):
+        raise Declined("grouped queries with a mask")
+    scale = a["attributes"].get("scale")
+    attrs: dict[str, Any] = {"scale": size(q, 3) ** -0.5 if scale is None else scale}
+    return attrs if size(q, 1) == size(k, 1) else {**attrs, "kv_heads": size(k, 1)}
+
+
+def _attention_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """The count of key heads follows from the operands; the scale does not."""
+    return node.kind, with_attributes(node.call, {"scale": changed["scale"]} if "scale" in changed else {})
+
+
+# ---------------------------------------------------------------------- shapes
+
+
+def _reshape(a: Arguments) -> dict[str, Any]:
+    sizes = _result_sizes(a)
+    rest = [d for d, s in enumerate(sizes) if s is None and d not in a.get("copied", ())]
+    if len(rest) > 1:
+        raise Declined("more than one size depends on the input and is no copy of the same input axis")
+    return {"shape": sizes}
+
+
+def reshape_target(shape: Sequence[int | None], copied: Sequence[int]) -> NDArray[np.int64]:
+    """The second input of a Reshape: 0 copies a size, -1 leaves one to the runtime."""
+    loose = [None if s is None or s < 0 else s for s in shape]
+    target = [s if s is not None else 0 if d in copied else -1 for d, s in enumerate(loose)]
+    if target.count(-1) > 1:
+        raise AssertionError(f"shape {tuple(shape)} leaves more than one size to the runtime")
+    return np.asarray(target, np.int64)
+
+
+def _unsized(a: Arguments) -> dict[str, Any]:
+    return {"shape": _result_sizes(a)}
+
+
+def _unchanged(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """A kind that names no sizes stays as it is."""
+    return node.kind, node.call
+
+
+def _expand(a: Arguments) -> dict[str, Any]:
+    _x(a)
+    return {"shape": _result_sizes(a)}
+
+
+def repeated_axes(x: Value, out: Value) -> list[int]:
+    """Axes of ``out`` that an Expand makes: new ones, and those that were one position."""
+    before, after = _shape_of(x), _shape_of(out)
+    lead = len(after) - len(before)
+    return [d for d, n in enumerate(after) if d < lead or before[d - lead] != n]
+
+
+def _permute(a: Arguments) -> dict[str, Any]:
+    r = rank(_x(a))
+    return {"dims": tuple(d % r for d in _attribute(a, "perm", None) or reversed(range(r)))}
+
+
+def _slice(a: Arguments) -> dict[str, Any]:
+    x = _x(a)
+    starts, stops = _either(a, "starts", 1), _either(a, "ends", 2)
+    if starts is None or stops is None:
+        raise Declined("bounds are absent")
+    axes, steps = _either(a, "axes", 3) or tuple(range(len(starts))), integers(a, 4) or (1,) * len(starts)
+    cuts = [_cut(x, axis_of(d, x), *bounds) for d, *bounds in zip(axes, starts, stops, steps, strict=True)]
+    if len(cuts) > 1 and any(start is None for _, start, _, _ in cuts):
+        raise Declined("several axes are cut, one of them at bounds that depend on the input")
+    return {"slices": tuple(cuts)}
+
+
+Cut = tuple[int, int | None, int | None, int]
+
+
+def _cut(x: Value, d: int, start: int | None, stop: int | None, step: int | None) -> Cut:
+    n, step = size(x, d), whole(step)
+    if d in x.dynamic and not (start == 0 and stop is not None and stop >= _FAR - 1):
+        return d, None, None, step
+    if start is None or stop is None or step < 1:
+        return d, None, None, step
+    return d, _bound(start, n), _bound(stop, n), step
+
+
+def _bound(value: int, n: int) -> int:
+    return min(max(value + n if value < 0 else value, 0), n)
+
+
+def _split(a: Arguments) -> dict[str, Any]:
+    x = _x(a)
+    d = axis_of(_attribute(a, "axis", 0), x)
+    if d in x.dynamic:
+        raise Declined("an axis of dynamic size is split")
+    return {"dim": d, "sizes": tuple(size(v, d) for v in a[RESULT])}
+
+
+def _cat(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(_attribute(a, "axis", 1), a[RESULT][0])}
+
+
+def _gather(a: Arguments) -> dict[str, Any]:
+    """One position, a constant vector of positions, or any tensor of indices."""
+    x = _x(a)
+    d, known = axis_of(_attribute(a, "axis", 0), x), a[KNOWN](operand(a, 1))
+    fixed = known is not None and not any(i is None for i in np.ravel(known))
+    if not fixed or d in x.dynamic or np.ndim(known) > 1:
+        return {"dims": (d,)}
+    positions = tuple(int(i) % size(x, d) for i in np.ravel(known))
+    return {"dim": d, "indices": positions} if np.ndim(known) else {"dim": d, "index": positions[0]}
+
+
+def _gather_op(a: Arguments, attrs: Mapping[str, Any]) -> str:
+    if "dims" not in attrs:
+        return "take" if "indices" in attrs else "select"
+    return "embedding" if attrs["dims"] == (0,) and rank(_x(a)) == 2 else "index"
+
+
+def _tile(a: Arguments) -> dict[str, Any]:
+    repeats = integers(a, 1)
+    if repeats is None or a[OPSET] < 6:
+        raise Declined("repeats of opset 1")
+    return {"repeats": _numbers(repeats)}
+
+
+def _pad(a: Arguments) -> dict[str, Any]:
+    x = _x(a)
+    pads = _pairs(a, x)
+    if _mode(a) == "constant":
+        return {"pads": pads}
+    first = next((d for d, pair in enumerate(pads) if pair != (0, 0)), rank(x))
+    return {"spatial": rank(x) - first}
+
+
+def _mode(a: Arguments) -> str:
+    return str(_attribute(a, "mode", "constant"))
+
+
+def _pairs(a: Arguments, x: Value) -> tuple[tuple[int, int], ...]:
+    flat = _either(a, "pads", 1)
+    if flat is None or a[OPSET] < 2:
+        raise Declined("paddings of opset 1")
+    numbers, given = _numbers(flat), integers(a, 3)
+    axes = [axis_of(d, x) for d in given] if given is not None else range(rank(x))
+    half = len(numbers) // 2
+    pairs = {d: (numbers[k], numbers[half + k]) for k, d in enumerate(axes)}
+    return tuple(pairs.get(d, (0, 0)) for d in range(rank(x)))
+
+
+def _block(a: Arguments) -> dict[str, Any]:
+    return {"block": int(a["attributes"]["blocksize"])}
+
+
+# ---------------------------------------------------------------------- pools, reductions, the rest
+
+
+def _pool(a: Arguments) -> dict[str, Any]:
+    return {"spatial": rank(_x(a)) - 2}
+
+
+def _resize(a: Arguments) -> dict[str, Any]:
+    """Sizes and scales name every axis; ``sizes`` is kept only where it must follow the channels."""
+    x, out = _x(a), a[RESULT][0]
+    before, after = _shape_of(x), _shape_of(out)
+    changed = [d for d, (m, n) in enumerate(zip(before, after, strict=True)) if m != n]
+    spatial = len(before) - min([2, *changed])
+    sizes = operand(a, 3)
+    if sizes is None or a["attributes"].get("axes") is not None:
+        return {"spatial": spatial}
+    known = a[KNOWN](sizes)
+    if known is None or any(i is None for i in known):
+        return {"spatial": spatial}
+    return {"spatial": spatial, "sizes": _numbers(tuple(known))}
+
+
+def _reduce(a: Arguments) -> dict[str, Any]:
+    axes = _either(a, "axes", 1)
+    if not axes and _attribute(a, "noop_with_empty_axes", 0):
+        return {"dims": (), "keepdim": True}
+    return {"dims": axes_of(axes, _x(a)), "keepdim": bool(_attribute(a, "keepdims", 1))}
+
+
+def _extremum(a: Arguments) -> dict[str, Any]:
+    return {"dims": (axis_of(_attribute(a, "axis", 0), _x(a)),), "keepdim": bool(_attribute(a, "keepdims", 1))}
+
+
+def _top(a: Arguments) -> dict[str, Any]:
+    return {"dims": (axis_of(_attribute(a, "axis", -1), _x(a)),), "keepdim": True}
+
+
+def _scan(a: Arguments) -> dict[str, Any]:
+    axes = integers(a, 1)
+    if axes is None or len(axes) != 1:
+        raise Declined("the axis is absent")
+    return {"dims": (axis_of(axes[0], _x(a)),)}
+
+
+def _one_result(a: Arguments) -> dict[str, Any]:
+    if len(a[RESULT]) > 1:
+        raise Declined("a second result is used")
+    return {}
+
+
+def _prelu(a: Arguments) -> dict[str, Any]:
+    """A slope is broadcast from the right, as in any function of elements."""
+    return {}
+
+
+def _einsum(a: Arguments) -> dict[str, Any]:
+    return {"equation": a["attributes"]["equation"]}
+
+
+# ---------------------------------------------------------------------- writing back
+
+
+def with_attributes(call: Arguments, attributes: Mapping[str, Any]) -> Arguments:
+    """``call`` with some attributes replaced, removed where None."""
+    merged = {**call["attributes"], **attributes}
+    return {**call, "attributes": {k: v for k, v in merged.items() if v is not None}}
+
+
+def _with_input(graph: Graph, node: Node, k: int, array: Any, suffix: str, **attributes: Any) -> tuple[str, Arguments]:
+    """``node`` reading a new integer constant as input ``k``; the constant belongs to it alone."""
+    inputs = list(node.call["inputs"])
+    inputs += [None] * (k + 1 - len(inputs))
+    inputs[k] = literal(graph, f"{node.name}_{suffix}", np.asarray(array, np.int64))
+    return node.kind, {**with_attributes(node.call, attributes), "inputs": inputs}
+
+
+def literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
+    """A new constant that belongs to no parameter; it takes the place of an earlier one of that name."""
+    graph.constants = {v: c for v, c in graph.constants.items() if not (v.name == name and c.role == "literal")}
+    value = Value(name, array.shape, str(array.dtype))
+    graph.constants[value] = Constant((f"_literal.{name}",), constant(array), "literal")
+    return value
+
+
+Put = Callable[[Graph, Node, Mapping[str, Any]], tuple[str, Arguments]]
+
+
+def _reshape_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    target = reshape_target(changed["shape"], node.call.get("copied", ()))
+    return _with_input(graph, node, 1, target, "shape", allowzero=None, shape=None)
+
+
+def _expand_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """A target of 1 keeps the size that is there, so only repeated axes need a number."""
+    x = node.inputs[0]
+    assert x is not None
+    repeated = repeated_axes(x, node.output)
+    sizes = [n if d in repeated else 1 for d, n in enumerate(changed["shape"])]
+    if any(n is None or n < 0 for n in sizes):
+        return node.kind, node.call  # the frontend gave dynamic axes an Expand of their own
+    return _with_input(graph, node, 1, sizes, "shape")
+
+
+def _slice_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    axes, starts, stops, steps = zip(*changed["slices"], strict=True)
+    if opset(graph) < 10:
+        return node.kind, with_attributes(node.call, {"starts": starts, "ends": stops, "axes": axes})
+    node.call = _with_input(graph, node, 1, starts, "starts")[1]
+    node.call = _with_input(graph, node, 2, stops, "ends")[1]
+    node.call = _with_input(graph, node, 3, axes, "axes")[1]
+    return _with_input(graph, node, 4, steps, "steps")
+
+
+def _split_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    if opset(graph) < 13:
+        return node.kind, with_attributes(node.call, {"split": list(changed["sizes"])})
+    return _with_input(graph, node, 1, changed["sizes"], "sizes", num_outputs=None)
+
+
+def _gather_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    index = changed["indices"] if node.op == "take" else changed["index"]
+    return _with_input(graph, node, 1, index, "indices")
+
+
+def _pad_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    flat = [p[0] for p in changed["pads"]] + [p[1] for p in changed["pads"]]
+    if opset(graph) < 11:
+        return node.kind, with_attributes(node.call, {"pads": flat})
+    node.call = {**node.call, "inputs": node.call["inputs"][:3]}  # all axes are named
+    return _with_input(graph, node, 1, flat, "pads")
+
+
+def _resize_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    return _with_input(graph, node, 3, changed["sizes"], "sizes")
+
+
+_PUT: dict[str, Put] = {
+    "Reshape": _reshape_back,
+    "Expand": _expand_back,
+    "Slice": _slice_back,
+    "Split": _split_back,
+    "Gather": _gather_back,
+    "Pad": _pad_back,
+    "Resize": _resize_back,
+}
+
+
+# ---------------------------------------------------------------------- the table
+
+_TENSORS = (
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Cos "
+    "Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less "
+    "LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
+    "Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor com.microsoft::Gelu com.microsoft::QuickGelu"
+)
+_POOLS = "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool"
+_REDUCE = "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
+
+
+def _first(count: int) -> tuple[str, ...]:
+    return tuple(str(k) for k in range(count))
+
+
+def _same(op: str, names: str, *rest: Any) -> Table:
+    return {n: Spelling(op, *rest) for n in names.split()}
+
+
+NAMES: Table = {
+    "Conv": Spelling("conv", _first(3), _conv, renamed(groups="group")),
+    "ConvTranspose": Spelling("conv_transpose", _first(3), _conv, renamed(groups="group")),
+    "Gemm": Spelling("linear", _first(3), _gemm),
+    "MatMul": Spelling("matmul", _first(2), _matmul),
+    "Einsum": Spelling("einsum", None, _einsum),
+    "BatchNormalization": Spelling("batch_norm", _first(5), _batch_norm),
+    "InstanceNormalization": Spelling("batch_norm", _first(3)),
+    "GroupNormalization": Spelling("group_norm", _first(3), _group_norm, renamed(groups="num_groups")),
+    "LayerNormalization": Spelling("layer_norm", _first(3), _trailing),
+    "RMSNormalization": Spelling("layer_norm", _first(2), _trailing),
+    "SimplifiedLayerNormalization": Spelling("layer_norm", _first(2), _trailing),
+    "LpNormalization": Spelling("normalise", _first(1), _along(-1)),
+    "MeanVarianceNormalization": Spelling("normalise", _first(1), _mean_variance),
+    "LRN": Spelling("local_response_norm", _first(1)),
+    "Attention": Spelling("attention", _first(4), _attention, _attention_back),
+    "PRelu": Spelling("elementwise", _first(2), _prelu),
+    "Dropout": Spelling("elementwise", _first(1), _one_result),
+    "Reshape": Spelling("reshape", _first(1), _reshape),
+    "Transpose": Spelling("permute", _first(1), _permute),
+    "Concat": Spelling("cat", None, _cat),
+    "Split": Spelling("split", _first(1), _split),
+    "Slice": Spelling("slice", _first(1), _slice),
+    "Gather": Spelling("index", _first(2), _gather),
+    "Expand": Spelling("expand", _first(1), _expand),
+    "Tile": Spelling("tile", _first(1), _tile),
+    "Pad": Spelling("pad", _first(1), _pad),
+    "DepthToSpace": Spelling("depth_to_space", _first(1), _block),
+    "SpaceToDepth": Spelling("space_to_depth", _first(1), _block),
+    "Resize": Spelling("pool", _first(1), _resize),
+    "Upsample": Spelling("pool", _first(1), _resize),
+    "CumSum": Spelling("scan", _first(1), _scan),
+    "TopK": Spelling("rank_along", _first(1), _top),
+    **_same("normalise", "Softmax LogSoftmax Hardmax", _first(1), _softmax),
+    **_same("rank_along", "ArgMax ArgMin", _first(1), _extremum),
+    **_same("reshape", "Flatten Squeeze Unsqueeze", _first(1), _unsized, _unchanged),
+    **_same("reduce", _REDUCE, _first(1), _reduce),
+    **_same("pool", _POOLS, _first(1), _pool),
+    **_same("elementwise", _TENSORS, None, _one_result),
+    **_same("fill", "ConstantOfShape EyeLike Range RandomNormal RandomUniform"),
+}
+
+
+def spell(kind: str, a: Arguments) -> tuple[str, tuple[Value | None, ...], dict[str, Any]]:
+    """Op, operands and attributes of a node; raises :class:`Declined` where no declaration fits."""
+    spelling = NAMES.get(kind)
+    if spelling is None:
+        raise Declined("no declaration for this op")
+    attrs = spelling.read(a) if spelling.read else {}
+    op, names = _variant(kind, spelling, a, attrs)
+    return op, tuple(a["inputs"] if names is None else (operand(a, int(n)) for n in names)), attrs
+
+
+def _variant(
+    kind: str, spelling: Spelling, a: Arguments, attrs: Mapping[str, Any]
+) -> tuple[str, tuple[str, ...] | None]:
+    """Some op types spell one op or another, as their attributes say."""
+    if kind == "Gemm" and not _transb(a):
+        return "linear_t", spelling.operands
+    if kind == "Gather":
+        op = _gather_op(a, attrs)
+        return op, _first(1) if op == "select" else spelling.operands
+    if kind == "Attention" and "kv_heads" in attrs:
+        return "attention_grouped", _first(3)
+    if kind == "Pad" and "spatial" in attrs:
+        return "pool", spelling.operands
+    if kind == "DepthToSpace" and _attribute(a, "mode", "DCR") == "CRD":
+        return "pixel_shuffle", spelling.operands
+    return spelling.op, spelling.operands
+
+
+# ---------------------------------------------------------------------- what passes call
+
+
+def opset(graph: Graph) -> int:
+    """The version of the default domain that ``graph`` is written in."""
+    return int(graph.source["opset"])
+
+
+def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """Kind and call of ``node`` once its attributes changed."""
+    put = _PUT.get(node.kind)
+    if put is not None:
+        return put(graph, node, {**node.attrs, **changed})
+    back: Write | None = NAMES[node.kind].write
+    if back is None:
+        raise AssertionError(f"{node.kind} cannot take back {dict(changed)}")
+    if back in (_attention_back, _unchanged):
+        return back(node, changed)
+    inner = Node(node.name, node.op, node.inputs, node.outputs, node.attrs, node.kind, node.call["attributes"])
+    kind, attributes = back(inner, changed)
+    return kind, {**node.call, "attributes": attributes}
+
+
+def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """How this dialect spells an op that a pass inserts: kind and call."""
+    if op == "take":
+        return "Gather", new_call("Gather", list(inputs), axis=attrs["dim"])
+    if op == "add":
+        return "Add", new_call("Add", list(inputs))
+    if op == "pad":
+        flat = [p[0] for p in attrs["pads"]] + [p[1] for p in attrs["pads"]]
+        if opset(graph) < 11:
+            return "Pad", new_call("Pad", list(inputs), pads=flat)
+        return "Pad", new_call("Pad", [*inputs, literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))])
+    raise ValueError(f"the onnx dialect cannot make op {op!r}")
+
+
+def new_call(op_type: str, inputs: Sequence[Value | None], slots: int = 1, **attributes: Any) -> Arguments:
+    """The call of a node of the default domain with all its results."""
+    return {
+        "op_type": op_type,
+        "domain": "",
+        "attributes": attributes,
+        "inputs": list(inputs),
+        "results": tuple(range(slots)),
+        "slots": slots,
+    }
+
+
+def constant(array: Any) -> NDArray[Any]:
+    """Data of a new constant."""
+    return np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
+
+
+def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
+    """Attributes that the source left to the shapes and that must be written down before shapes change."""
+    if node.op in ("attention", "attention_grouped") and "scale" not in node.call["attributes"]:
+        return {"scale": node.attrs["scale"]}
+    if node.op == "split" and "split" not in node.call["attributes"] and len(node.call["inputs"]) < 2:
+        return {"sizes": node.attrs["sizes"]}
+    if node.kind == "Squeeze" and node.op == "reshape":
+        _name_squeezed(graph, node)
+    return {}
+
+
+def _name_squeezed(graph: Graph, node: Node) -> None:
+    """A bare Squeeze drops whatever has one position, which pruning may leave."""
+    x = node.inputs[0]
+    if "axes" in node.call["attributes"] or len(node.call["inputs"]) > 1 or x is None or x.shape is None:
+        return
+    axes = [d for d, s in enumerate(x.shape) if s == 1 and d not in x.dynamic]
+    if opset(graph) < 13:
+        node.call = with_attributes(node.call, {"axes": axes})
+    else:
+        node.call = _with_input(graph, node, 1, axes, "axes")[1]

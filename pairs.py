@@ -1,0 +1,116 @@
+"""Two ONNX files, dense and compact: is the second the masked first, and how do they compare?
+
+A file that prunec wrote says in its metadata which plan made it.  The plan is applied to the dense file again, by the
+same analysis, and the masked dense model is run beside the compact one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .ir import arrays
+from .ir.analysis import analyse
+from .ir.errors import VerificationError
+from .ir.frontends.onnx import from_onnx, read_model
+from .ir.graph import Graph
+from .passes import verify as verification
+from .passes.canonicalize import canonical
+from .passes.groups import Groups, find_groups
+from .passes.plan.plan import Plan
+from .passes.rewrite import mask
+from .report import Sizes, batch, copies, file_bytes, pair
+
+if TYPE_CHECKING:
+    import onnx
+
+PLAN_KEY = "prunec.plan"
+
+
+def stamp(model: onnx.ModelProto, plan: Plan | None) -> onnx.ModelProto:
+    """Write the plan into the metadata of ``model`` (in place)."""
+    if plan is not None:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = PLAN_KEY, json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":"))
+    return model
+
+
+def stamped(model: onnx.ModelProto) -> Plan | None:
+    """The plan in the metadata of ``model``, None where there is none."""
+    for entry in model.metadata_props:
+        if entry.key == PLAN_KEY:
+            try:
+                return Plan.from_json(json.loads(entry.value))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return None
+    return None
+
+
+def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
+    """Verify a compact ONNX file against its dense one: a dict with ``ok`` and ``max_rel_err``.
+
+    Raises
+    ------
+    ModelError
+        A file cannot be read.
+    VerificationError
+        The compact file does not say which plan made it, or the plan does not fit the dense file.
+    """
+    small = read_model(str(compact))
+    groups = _groups(read_model(str(dense)))
+    plan = stamped(small)
+    if plan is None:
+        raise VerificationError(
+            f"verifying {compact}: the file does not say which plan made it",
+            hint="only files written by `prunec compile` carry their plan",
+        )
+    sizes = {g.name: len(g) for g in groups.groups}
+    if any(sizes.get(name) != n for name, n in plan.sizes.items()):
+        raise VerificationError(
+            f"verifying {compact}: its plan is not for {dense} (the groups differ)",
+            hint="give the file that was compiled; a model compiled from torch has another dense form",
+        )
+    alive = groups.alive(plan.units(groups))
+    graph = groups.analysis.graph
+    worst = 0.0
+    for seed in (0, 1):
+        inputs = verification.sample_inputs(graph, seed)
+        expected = verification.run(mask(groups.analysis, alive), inputs)
+        worst = max(worst, verification.relative_error(expected, _outputs(small, graph, inputs)))
+    checked = sum(x.size for x in expected)
+    return {"ok": bool(worst <= verification.Verify().tolerance), "max_rel_err": worst, "checked": checked}
+
+
+def _outputs(model: onnx.ModelProto, graph: Graph, inputs: list[Any]) -> list[Any]:
+    from .runtime.session import Session
+
+    names = [v.name for v in graph.inputs if v.is_tensor]
+    found = Session(model, name="the compact model").run(dict(zip(names, map(arrays.to_numpy, inputs), strict=True)))
+    return [found[o.name] for o in model.graph.output]
+
+
+def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
+    """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files."""
+    from .runtime.profile import compare
+
+    models = [read_model(str(path)) for path in (dense, compact)]
+    costs = []
+    for model in models:
+        groups = _groups(model)
+        alive = groups.alive(np.zeros(0, np.int64))
+        costs.append((groups.cost.params(alive), groups.cost.macs(alive) / batch(groups), groups.cost.size_bytes(alive)))
+    sizes = Sizes(models[1], models[0])
+    return {
+        "params": pair(costs[0][0], costs[1][0]),
+        "macs": pair(costs[0][1], costs[1][1]),
+        "size_bytes": file_bytes(sizes, costs[0][2], costs[1][2]),
+        "latency_ms": compare(models[0], models[1]).as_dict(),
+        "copies": copies(sizes),
+    }
+
+
+def _groups(model: onnx.ModelProto) -> Groups:
+    return find_groups(analyse(canonical(from_onnx(model, None))))
