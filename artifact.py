@@ -51,7 +51,7 @@ def save(result: Result, directory: str | Path) -> None:
 
 def _fill(result: Result, folder: Path) -> None:
     write_model(folder / "model.onnx", result.onnx)
-    if result.graph.dialect == "fx":
+    if result.graph is not None and result.graph.dialect == "fx":
         from .ir.serial import save_graph
 
         save_graph(result.graph, folder)
@@ -94,7 +94,9 @@ def load(directory: str | Path) -> Result:
     folder = Path(directory)
     manifest = _read(folder / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(f"loading {folder}: not an artifact of format {FORMAT}", hint="save it again with this version")
+        raise ModelError(
+            f"loading {folder}: not an artifact of format {FORMAT}", hint="save it again with this version"
+        )
     _check(folder, manifest.get("sha256"))
     graph = None
     if (folder / "graph.json").exists():
@@ -103,7 +105,8 @@ def load(directory: str | Path) -> Result:
         graph = load_graph(folder)
     plan = _read(folder / "plan.json")
     kept = {
-        n: tuple(None if k is None else np.asarray(k, np.int64) for k in axes) for n, axes in _read(folder / "kept.json").items()
+        n: tuple(None if k is None else np.asarray(k, np.int64) for k in axes)
+        for n, axes in _read(folder / "kept.json").items()
     }
     return Result(
         graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=_read(folder / "report.json"),
@@ -121,14 +124,18 @@ def _check(folder: Path, hashes: Any) -> None:
         if not path.is_file():
             raise ModelError(f"loading {folder}: {name} is missing", hint="save the artifact again")
         if _sha256(path) != digest:
-            raise ModelError(f"loading {folder}: {name} is not what was saved (its hash differs)", hint="save the artifact again")
+            raise ModelError(
+                f"loading {folder}: {name} is not what was saved (its hash differs)", hint="save the artifact again"
+            )
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise ModelError(f"loading {path.parent}: {path.name} is missing", hint="is this the folder that save() wrote?") from None
+        raise ModelError(
+            f"loading {path.parent}: {path.name} is missing", hint="is this the folder that save() wrote?"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"loading {path}: {error}", hint="save the artifact again") from None
 

@@ -170,7 +170,7 @@ def run_compile(args: argparse.Namespace) -> int:
     """``prunec compile``"""
     from .files import check_folder, check_writable, write_model, write_whole
 
-    budget = checked_budget(args)
+    budget: dict[str, Any] = checked_budget(args)
     pipeline = _pipeline(args)
     _check_target(args.target)
     check_writable(args.output)
@@ -273,7 +273,7 @@ def run_explain(args: argparse.Namespace) -> int:
     return 0
 
 
-def checked_budget(args: argparse.Namespace) -> dict[str, float]:
+def checked_budget(args: argparse.Namespace) -> dict[str, Any]:
     """The budget that was given, checked; empty when there is none."""
     if args.ratio is not None and not 0 <= args.ratio < 1:
         raise UsageError(f"--ratio {args.ratio:g} is not in [0, 1)", hint="0.5 drops half of the prunable units")

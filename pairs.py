@@ -15,7 +15,6 @@ import numpy as np
 from .ir import arrays
 from .ir.analysis import analyse
 from .ir.errors import VerificationError
-from .ir.frontends.onnx import from_onnx, read_model
 from .ir.graph import Graph
 from .passes import verify as verification
 from .passes.canonicalize import canonical
@@ -59,6 +58,8 @@ def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     VerificationError
         The compact file does not say which plan made it, or the plan does not fit the dense file.
     """
+    from .ir.frontends.onnx import read_model
+
     small = read_model(str(compact))
     groups = _groups(read_model(str(dense)))
     plan = stamped(small)
@@ -94,6 +95,7 @@ def _outputs(model: onnx.ModelProto, graph: Graph, inputs: list[Any]) -> list[An
 
 def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files."""
+    from .ir.frontends.onnx import read_model
     from .runtime.profile import compare
 
     models = [read_model(str(path)) for path in (dense, compact)]
@@ -101,7 +103,9 @@ def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     for model in models:
         groups = _groups(model)
         alive = groups.alive(np.zeros(0, np.int64))
-        costs.append((groups.cost.params(alive), groups.cost.macs(alive) / batch(groups), groups.cost.size_bytes(alive)))
+        costs.append(
+            (groups.cost.params(alive), groups.cost.macs(alive) / batch(groups), groups.cost.size_bytes(alive))
+        )
     sizes = Sizes(models[1], models[0])
     return {
         "params": pair(costs[0][0], costs[1][0]),
@@ -113,4 +117,6 @@ def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
 
 
 def _groups(model: onnx.ModelProto) -> Groups:
+    from .ir.frontends.onnx import from_onnx
+
     return find_groups(analyse(canonical(from_onnx(model, None))))

@@ -2,17 +2,19 @@
 
 Run from the root of the repository::
 
-    python -m bench.cifar10            # about a quarter of an hour on two cores
+    python -m bench.cifar10            # about a quarter of an hour on two cores, half of it once
     python -m bench.cifar10 --short    # a check that it works, not a measurement
+    python -m bench.cifar10 --all      # with every form of the peer
 
 The network is the published checkpoint of akamaster/pytorch_resnet_cifar10, whose shortcuts are strided slices padded
 with zeros (option A).  It was trained on lossless images and our copy of the data set is JPEG, so it is adapted to
 those first, once; the adapted weights are kept in ``bench/.cache``.  What follows is the same for every contender: the
 same starting weights, budget, order of images, augmentation and schedule.
 
-Torch-Pruning 1.6.1 cannot prune through the padded shortcut (``IndexError`` from its index maps), so it gets a hint, in
-the two ways that its users have: *blocks only* leaves the residual stream alone; *shortcut as conv* replaces the
-shortcut by an equal 1x1 convolution with frozen weights.  prunec gets none.
+Torch-Pruning 1.6.1 cannot prune through the padded shortcut (``IndexError`` from its index maps), so it gets help:
+*shortcut as conv* replaces each shortcut by an equal 1x1 convolution with frozen weights, and with ``--all`` there is
+*blocks only* too, which leaves the residual stream alone.  prunec gets none.  Latency is measured in ONNX Runtime, one
+thread, batch 1, in turns with the dense network.
 
 The data are in ``$PRUNEC_DATA`` or ``../shared/data`` and are no part of the project; without them nothing is done.
 """
@@ -37,15 +39,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from . import peer
+from .onnx_export import export
 
 try:
     import prunec
 except ImportError:  # a bare clone: the root of the repository is the package
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".dev"))
     import prunec
+
+from prunec.runtime import compare
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "bench" / ".cache"
@@ -301,23 +306,24 @@ def by_peer_rewritten(model: ResNet20, example: Tensor, settings: Settings) -> n
 Contender = Callable[[ResNet20, Tensor, Settings], nn.Module]
 CONTENDERS: dict[str, Contender] = {
     "prunec": by_prunec,
-    "Torch-Pruning, blocks only": by_peer_blocks,
     "Torch-Pruning, shortcut as conv": by_peer_rewritten,
 }
+MORE_CONTENDERS: dict[str, Contender] = {"Torch-Pruning, blocks only": by_peer_blocks}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``macs`` and ``params`` are ratios to dense, top-1 in percent."""
+    """One line of the table; ``macs``, ``params`` and ``latency`` are ratios to dense, top-1 in percent."""
 
     name: str
     macs: float
     params: float
+    latency: float
     top1_pruned: float
     top1_tuned: float
 
 
-def run(data: Path, settings: Settings) -> dict[str, Any]:
+def run(data: Path, settings: Settings, contenders: dict[str, Contender]) -> dict[str, Any]:
     """Adapt, prune, fine-tune and measure; the result is what the JSON file holds."""
     start = time.perf_counter()
     train_images = load(data, "train").first(settings.train_images)
@@ -330,16 +336,16 @@ def run(data: Path, settings: Settings) -> dict[str, Any]:
     }
     log(f"dense: {accuracy['published']:.2f} % as published, {accuracy['adapted']:.2f} % adapted")
     size = (peer.count_macs(dense, example), _count_params(dense))
-    rows = []
-    for name, contend in CONTENDERS.items():
+    dense_onnx, rows = export(dense, example), []
+    for name, contend in contenders.items():
         module = contend(copy.deepcopy(dense), example, settings)
         ratios = (peer.count_macs(module, example) / size[0], _count_params(module) / size[1])
+        latency = compare(dense_onnx, export(module, example)).ratio
         before = top1(module, test_images, settings)
-        log(f"{name}: MACs {ratios[0]:.3f}, {before:.2f} % before fine-tuning")
+        log(f"{name}: MACs {ratios[0]:.3f}, latency {latency:.3f}, {before:.2f} % before fine-tuning")
         module = train(module, train_images, settings.tune_epochs, settings.tune_lr, settings, name)
-        rows.append(Row(name, *ratios, before, top1(module, test_images, settings)))
+        rows.append(Row(name, *ratios, latency, before, top1(module, test_images, settings)))
     return {
-        "command": "python -m bench.cifar10",
         "settings": asdict(settings),
         "machine": {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
         "versions": {"prunec": prunec.__version__, "torch-pruning": peer.VERSION},
@@ -370,12 +376,12 @@ def table(result: dict[str, Any]) -> str:
         f"CIFAR-10 (JPEG), ResNet-20: {dense['published']:.2f} % as published, {dense['adapted']:.2f} % adapted,"
         f" {dense['macs'] / 1e6:.1f} M MACs, {dense['params'] / 1e3:.0f} k parameters",
         "",
-        f"{'':<34}{'MACs':>8}{'params':>8}{'top-1 pruned':>14}{'top-1 tuned':>13}",
+        f"{'':<34}{'MACs':>8}{'params':>8}{'latency':>9}{'top-1 pruned':>14}{'top-1 tuned':>13}",
     ]
     for row in result["rows"]:
         lines.append(
-            f"{row['name']:<34}{row['macs']:>8.3f}{row['params']:>8.3f}{row['top1_pruned']:>12.2f} %"
-            f"{row['top1_tuned']:>11.2f} %"
+            f"{row['name']:<34}{row['macs']:>8.3f}{row['params']:>8.3f}{row['latency']:>9.3f}"
+            f"{row['top1_pruned']:>12.2f} %{row['top1_tuned']:>11.2f} %"
         )
     settings = result["settings"]
     lines += ["", f"{settings['tune_epochs']} epochs each, seed {settings['seed']}, {result['seconds']:.0f} s: "
@@ -392,6 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.cifar10", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="a few images and one epoch: a check, not a measurement")
+    parser.add_argument("--all", action="store_true", help="every form of the peer: half as long again")
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument("--adapt-only", action="store_true", help="make the adapted weights and stop")
     options = parser.parse_args(arguments)
@@ -407,10 +414,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dense = adapted(data, images, settings)
         print(f"adapted: {top1(dense, load(data, 'test').first(settings.test_images), settings):.2f} %")
         return 0
-    result = run(data, settings)
-    if options.short:
-        result["command"] += " --short"
-    else:
+    result = run(data, settings, CONTENDERS | MORE_CONTENDERS if options.all else CONTENDERS)
+    result["command"] = " ".join(["python -m bench.cifar10", *(sys.argv[1:] if arguments is None else arguments)])
+    if not options.short:
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(table(result))

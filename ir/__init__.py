@@ -1,1 +1,1 @@
-"""The graph IR: values with axes of atoms, op declarations, frontends and emitters.  Start at ``graph`` and ``axes``."""
+"""The graph IR: values with axes of atoms, op declarations, frontends and emitters.  Start at ``graph``."""

@@ -62,7 +62,10 @@ class Analysis:
     def opaque_costs(self) -> dict[str, int]:
         """For each kind of op that is not understood, the units that pinning it costs."""
         kinds = Counter(o.kind for o in self.opaque)
-        return {k: self._units_without(lambda r, k=k: r.opaque and r.cause == k) - self.solution.units for k in sorted(kinds)}
+        return {
+            k: self._units_without(lambda r, k=k: r.opaque and r.cause == k) - self.solution.units
+            for k in sorted(kinds)
+        }
 
     def pinned_units(self) -> int:
         """How many more units there would be if nothing were pinned."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +136,9 @@ def common_factors(a: Sequence[int], b: Sequence[int]) -> list[int] | None:
     if math.prod(a) != math.prod(b):
         return None
     cuts = sorted(_suffix_products(a) | _suffix_products(b))
-    if any(high % low for low, high in zip(cuts, cuts[1:], strict=False)):
+    if any(high % low for low, high in pairwise(cuts)):
         return None
-    return [high // low for low, high in zip(cuts, cuts[1:], strict=False)]
+    return [high // low for low, high in pairwise(cuts)]
 
 
 def _suffix_products(shape: Sequence[int]) -> set[int]:

@@ -173,7 +173,7 @@ class Op:
             return Analysed(site.node, site.axes, results, binding)
         assert self.rule is not None
         found = self.rule(site)
-        results = found if found and isinstance(found[0], list) else [found]  # type: ignore[list-item, assignment]
+        results = found if found and isinstance(found[0], list) else [found]  # type: ignore[list-item]
         return Analysed(site.node, site.axes, results, site.binding)
 
     def refitted(self, fitting: Fitting) -> dict[str, Any]:

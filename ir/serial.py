@@ -47,7 +47,9 @@ def save_graph(graph: Graph, folder: Path) -> None:
     try:
         specs = {k: pytree.treespec_dumps(source[k]) for k in ("in_spec", "out_spec")}
     except NotImplementedError as error:
-        raise ModelError(f"saving: the model returns a class that cannot be written: {error}", hint="return tuples or dicts") from None
+        raise ModelError(
+            f"saving: the model returns a class that cannot be written: {error}", hint="return tuples or dicts"
+        ) from None
     written = {
         "version": VERSION,
         "values": {v.name: _value(v) for v in graph.values()},
@@ -96,7 +98,9 @@ def _encode(item: Any) -> Any:
         return {"$device": str(item)}
     if item is None or isinstance(item, (bool, int, float, str)):
         return item
-    raise ModelError(f"saving: an argument of type {type(item).__name__} has no form as data", hint="use result.onnx instead")
+    raise ModelError(
+        f"saving: an argument of type {type(item).__name__} has no form as data", hint="use result.onnx instead"
+    )
 
 
 def _encode_example(example: Any, tensors: dict[str, torch.Tensor]) -> list[Any]:
@@ -135,7 +139,9 @@ class _Reader:
     def graph(self) -> Graph:
         d = self.data
         constants = {
-            self.values[c["value"]]: Constant(tuple(map(_plain, c["names"])), self.tensors[c["names"][0]], c["role"], c["persistent"])
+            self.values[c["value"]]: Constant(
+                tuple(map(_plain, c["names"])), self.tensors[c["names"][0]], c["role"], c["persistent"]
+            )
             for c in d["constants"]
         }
         in_spec, out_spec = pytree.treespec_loads(d["in_spec"]), pytree.treespec_loads(d["out_spec"])
@@ -153,7 +159,9 @@ class _Reader:
         resolve(n["kind"])  # only torch's own operators are known by name
         inputs = tuple(None if v is None else self.values[v] for v in n["inputs"])
         outputs = tuple(self.values[v] for v in n["outputs"])
-        return Node(_plain(n["name"]), n["op"], inputs, outputs, self.decode(n["attrs"]), n["kind"], self.decode(n["call"]))
+        return Node(
+            _plain(n["name"]), n["op"], inputs, outputs, self.decode(n["attrs"]), n["kind"], self.decode(n["call"])
+        )
 
     def decode(self, item: Any) -> Any:
         if not isinstance(item, dict):
@@ -182,4 +190,3 @@ def _plain(name: str) -> str:
     if not all(part.isidentifier() or part.isdigit() for part in name.split(".")):
         raise ModelError(f"graph.json holds the name {name!r}, which is no identifier")
     return name
-

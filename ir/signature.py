@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 from .axes import Atoms, Axes, Axis, Reason, pinned
 from .errors import Declined
 
-_TOKEN = re.compile(r"\([^)]*\)|\.\.\.|\*|\w+!?")
+_TOKEN = re.compile(r"\([^()]*\)|\.\.\.|\*|\w+!?")
+_LETTER = re.compile(r"\w+!?")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Signature:
         return _parse(text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(text: str) -> Signature:
     left, arrow, right = text.partition("->")
     if not arrow:
@@ -54,11 +55,22 @@ def _parse(text: str) -> Signature:
 
 
 def _side(text: str) -> tuple[tuple[Term, ...], ...]:
-    return tuple(tuple(_term(token) for token in _TOKEN.findall(operand)) for operand in text.split(","))
+    return tuple(_operand(operand) for operand in text.split(","))
+
+
+def _operand(text: str) -> tuple[Term, ...]:
+    if rest := _TOKEN.sub("", text).strip():
+        raise ValueError(f"signature: {rest!r} in {text.strip()!r} is neither a letter nor (a b), * or ...")
+    terms = tuple(_term(token) for token in _TOKEN.findall(text))
+    if sum(term.spans for term in terms) > 1:
+        raise ValueError(f"signature: {text.strip()!r} has more than one of * and ...")
+    return terms
 
 
 def _term(token: str) -> Term:
     letters = tuple(token.strip("()").split())
+    if token.startswith("(") and not all(_LETTER.fullmatch(x) for x in letters):
+        raise ValueError(f"signature: the product {token!r} holds more than letters")
     return Term(tuple(x.rstrip("!") for x in letters), any(x.endswith("!") for x in letters))
 
 
@@ -104,7 +116,9 @@ def apply(
     extra = [axes for axes in operands[len(signature.operands) :] if axes is not None]
     if extra:
         raise Declined(f"{len(extra)} operand(s) more than the signature '{signature.text}' covers")
-    results = [_result(terms, shape, atoms, binding) for terms, shape in zip(signature.results, result_shapes, strict=True)]
+    results = [
+        _result(terms, shape, atoms, binding) for terms, shape in zip(signature.results, result_shapes, strict=True)
+    ]
     return results, binding
 
 

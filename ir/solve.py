@@ -74,7 +74,8 @@ class _Closure:
         kept = [p for p in atoms.products if p.atoms.size]
         self.product = _cat([p.atoms for p in kept])
         self.factors = np.concatenate(
-            [np.pad(p.factors, ((0, 0), (0, width - p.factors.shape[1]))) for p in kept] or [np.zeros((0, width), np.int64)]
+            [np.pad(p.factors, ((0, 0), (0, width - p.factors.shape[1]))) for p in kept]
+            or [np.zeros((0, width), np.int64)]
         )
         grids: dict[tuple[int, ...], int] = {}
         self.grid = _cat([np.full(p.atoms.size, grids.setdefault(p.grid, len(grids))) for p in kept])
@@ -174,7 +175,10 @@ class _Closure:
         is_product[self.p[m]] = True
         leaves = self._leaves(needs, is_product)
         row_needs = sp.csr_matrix(
-            (np.ones(self.f[m].size, np.int32), (np.repeat(np.arange(int(m.sum())), self.f.shape[1]), self.f[m].ravel())),
+            (
+                np.ones(self.f[m].size, np.int32),
+                (np.repeat(np.arange(int(m.sum())), self.f.shape[1]), self.f[m].ravel()),
+            ),
             (int(m.sum()), self.first.size),
         )
         row_leaves = _boolean(row_needs @ leaves)

@@ -108,7 +108,10 @@ def make(name: str, options: dict[str, Any]) -> Pass:
     for key in options:
         if key not in known:
             raise UsageError(
-                f"pass {name!r} has no option {key!r}", hint=f"options: {', '.join(known) or 'none'}", name=name, option=key
+                f"pass {name!r} has no option {key!r}",
+                hint=f"options: {', '.join(known) or 'none'}",
+                name=name,
+                option=key,
             )
     return cls(**{k: coerce(v, hints[k], f"{name}{{{k}}}") for k, v in options.items()})
 
@@ -120,7 +123,9 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         fitted = _fit(value, alternative)
         if fitted is not _MISFIT:
             return fitted
-    raise UsageError(f"option {where} cannot be {value!r}", hint=f"expected {_describe(hint)}", option=where, value=value)
+    raise UsageError(
+        f"option {where} cannot be {value!r}", hint=f"expected {_describe(hint)}", option=where, value=value
+    )
 
 
 _MISFIT = object()

@@ -27,7 +27,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a value: along ``axis`` each position is ``level[p]`` everywhere, NaN where it is not constant."""
+    """What is known of a value: along ``axis`` position p is ``level[p]`` everywhere, NaN where it is not constant."""
 
     axis: int
     level: Vector
@@ -94,7 +94,7 @@ class _Propagation:
 
     def _layer(self, node: Node) -> Known | None:
         weight = self._data(node.inputs[1])
-        if weight is None or node.output.shape is None:
+        if weight is None or node.output.shape is None or node.attrs.get("scaled"):
             return None
         given = node.inputs[2] if len(node.inputs) > 2 else None
         bias = self._data(given)
@@ -225,10 +225,12 @@ def _blocks(
     reader: Node, value: Value, fact: Known, known: dict[Value, Known], readers: dict[Value, list[Node]]
 ) -> NDArray[np.bool_]:
     """For each position whether ``reader`` needs it to stay."""
-    if reader.op in ("conv", "linear") and reader.inputs[0] is value and value not in reader.inputs[1:]:
+    layer = reader.op in ("conv", "linear") and not reader.attrs.get("scaled")
+    if layer and reader.inputs[0] is value and value not in reader.inputs[1:]:
         bias = reader.inputs[2] if len(reader.inputs) > 2 else None
         own = bias is None or len(readers[bias]) == 1
-        return np.isnan(usable(reader, fact.level)) | ~np.full(fact.level.size, own)
+        blocked: NDArray[np.bool_] = np.isnan(usable(reader, fact.level)) | (not own)
+        return blocked
     passes = reader.op in ("elementwise", "pool", "cat", "reshape", "reduce") and reader.output in known
     return np.full(fact.level.size, not passes)
 

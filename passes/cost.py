@@ -9,6 +9,7 @@ import numpy as np
 
 from ..ir.analysis import Analysis
 from ..ir.axes import Axis
+from ..ir.graph import Constant, Value, reads
 from ..ir.opset import OPS, Alive, Cost
 
 
@@ -25,22 +26,27 @@ class CostModel:
         return sum(op.macs(Cost(s, count)) for s in sites if (op := OPS.get(s.node.op)) is not None and op.macs)
 
     def params(self, alive: Alive) -> float:
-        """Elements of all parameters; tied ones count once."""
-        return self._elements(alive, ("parameter",))
+        """Elements of the parameters that the graph reads; tied ones count once."""
+        count = _Counts(alive)
+        axes = (self.analysis.axes[v] or [] for v, c in self._read().items() if c.role == "parameter")
+        return float(sum(math.prod(count(a) for a in each) for each in axes))
 
     def size_bytes(self, alive: Alive) -> float:
         """Bytes of all constants that the graph reads."""
         count = _Counts(alive)
         total = 0.0
-        for value, constant in self.analysis.graph.constants.items():
-            width = constant.data.element_size() if hasattr(constant.data, "element_size") else constant.data.dtype.itemsize
+        for value, constant in self._read().items():
+            width = (
+                constant.data.element_size() if hasattr(constant.data, "element_size") else constant.data.dtype.itemsize
+            )
             total += width * math.prod(count(a) for a in self.analysis.axes[value] or ())
         return total
 
-    def _elements(self, alive: Alive, roles: tuple[str, ...]) -> float:
-        count = _Counts(alive)
-        axes = (self.analysis.axes[v] or [] for v, c in self.analysis.graph.constants.items() if c.role in roles)
-        return float(sum(math.prod(count(a) for a in each) for each in axes))
+    def _read(self) -> dict[Value, Constant]:
+        """The constants that some node reads; parameters that are only used in training are not."""
+        graph = self.analysis.graph
+        used = {v for node in graph.nodes for v in reads(node)}
+        return {v: c for v, c in graph.constants.items() if v in used}
 
 
 class _Counts:

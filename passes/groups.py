@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from ..ir.analysis import Analysis, analyse, touching
 from ..ir.graph import Value
@@ -98,8 +99,9 @@ def find_groups(analysis: Analysis) -> Groups:
         start, stop = matrix.indptr[unit], matrix.indptr[unit + 1]
         rows.setdefault(matrix.indices[start:stop].tobytes(), []).append(int(unit))
     layers = _layers(analysis)
-    groups = []
-    for units in rows.values():
+    products = _products(analysis, places)
+    groups: list[Group] = []
+    for units in (kind for same in rows.values() for kind in _kinds(same, matrix, products)):
         first = units[0]
         span = matrix.data[matrix.indptr[first] : matrix.indptr[first + 1]]
         at = [places[k] for k in matrix.indices[matrix.indptr[first] : matrix.indptr[first + 1]]]
@@ -108,6 +110,29 @@ def find_groups(analysis: Analysis) -> Groups:
         kinds = tuple(dict.fromkeys(layer for v, _ in at for layer in layers.get(v, ())))
         groups.append(Group(_name(named), np.asarray(units, np.int64), named, int(span.min()), kinds))
     return Groups(analysis, _distinct(groups), group_of)
+
+
+def _products(analysis: Analysis, places: list[tuple[Value, int]]) -> dict[int, sp.csc_matrix]:
+    """The places whose positions need more than one unit: boolean sparse matrices (positions, units)."""
+    found = {}
+    for k, (value, d) in enumerate(places):
+        rows = analysis.solution.unit_rows((analysis.axes[value] or [])[d])
+        if np.diff(rows.indptr).max() > 1:
+            found[k] = rows.tocsc()
+    return found
+
+
+def _kinds(units: list[int], matrix: sp.csr_matrix, products: dict[int, sp.csc_matrix]) -> list[list[int]]:
+    """Units of the same places taken apart where they are factors of one product: heads, and head dimensions."""
+    at = [k for k in matrix.indices[matrix.indptr[units[0]] : matrix.indptr[units[0] + 1]] if k in products]
+    if len(units) == 1 or not at:
+        return [units]
+    together = np.zeros((len(units), len(units)), bool)
+    for k in at:
+        part = products[k][:, units].astype(np.int32)
+        together |= (part.T @ part).toarray() > 0
+    count, label = connected_components(~together | np.eye(len(units), dtype=bool), directed=False)
+    return [[u for u, kind in zip(units, label, strict=True) if kind == n] for n in range(count)]
 
 
 def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matrix]:
@@ -159,6 +184,12 @@ def _distinct(groups: list[Group]) -> list[Group]:
 def describe(groups: Groups) -> list[dict[str, Any]]:
     """The groups as JSON: name, units, parameters with the axis."""
     return [
-        {"name": g.name, "units": len(g), "span": g.span, "ops": list(g.layers), "parameters": [[n, d] for n, d in g.places]}
+        {
+            "name": g.name,
+            "units": len(g),
+            "span": g.span,
+            "ops": list(g.layers),
+            "parameters": [[n, d] for n, d in g.places],
+        }
         for g in groups.groups
     ]

@@ -51,7 +51,7 @@ def _resized(graph: Graph, analysis: Analysis, alive: Alive) -> Graph:
     table: dict[Value, Value] = {}
     for value in graph.values():
         axes = analysis.axes.get(value)
-        shape = value.shape if axes is None else tuple(int(alive[axis].sum()) for axis in axes)
+        shape = value.shape if axes is None or value.shape is None else tuple(int(alive[axis].sum()) for axis in axes)
         if value in graph.constants:
             shape = tuple(graph.constants[value].data.shape)
         if shape != value.shape:
@@ -67,7 +67,9 @@ def renamed(graph: Graph, table: dict[Value, Value]) -> Graph:
     graph.inputs = [table.get(v, v) for v in graph.inputs]
     graph.outputs = [table.get(v, v) for v in graph.outputs]
     graph.constants = {table.get(v, v): c for v, c in graph.constants.items()}
-    graph.source = {k: map_values(x, lambda v: table.get(v, v)) if k == "outputs" else x for k, x in graph.source.items()}
+    graph.source = {
+        k: map_values(x, lambda v: table.get(v, v)) if k == "outputs" else x for k, x in graph.source.items()
+    }
     return graph
 
 

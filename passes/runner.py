@@ -62,11 +62,14 @@ class Runner:
 
     def _provide(self, step: Pass, state: State) -> None:
         for fact in sorted(step.requires - self.ensured):
-            makers = [p for p in PASSES.values() if fact in p.ensures and p.kind in _AUTOMATIC and not p.requires_choice]
+            makers = [
+                p for p in PASSES.values() if fact in p.ensures and p.kind in _AUTOMATIC and not p.requires_choice
+            ]
             if not makers:
                 givers = [p.name for p in PASSES.values() if fact in p.ensures]
                 raise UsageError(
-                    f"pass {step.name!r} requires {fact!r}, which no pass before it ensures (before it: {self._before() or 'none'})",
+                    f"pass {step.name!r} requires {fact!r}, which no pass before it ensures "
+                    f"(before it: {self._before() or 'none'})",
                     hint=f"put {' or '.join(givers)} before it" if givers else "no pass ensures it",
                 )
             maker = makers[0]()
@@ -83,7 +86,8 @@ class Runner:
             raise
         except Exception as error:
             raise PassError(
-                f"pass {step.name!r} crashed: {type(error).__name__}: {error} (passes before it: {self._before() or 'none'})",
+                f"pass {step.name!r} crashed: {type(error).__name__}: {error} "
+                f"(passes before it: {self._before() or 'none'})",
                 hint="this is a bug in prunec; please report it with the reproducer",
                 name=step.name,
             ) from error
@@ -118,4 +122,3 @@ class Runner:
 
     def _before(self) -> str:
         return ", ".join(s.name for s in self.steps)
-

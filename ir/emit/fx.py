@@ -22,6 +22,8 @@ from ..errors import ModelError
 from ..graph import Constant, Graph, Node, Value, map_values, reads
 
 Args = dict[str, Any]
+DOUBLE = True
+"""Graphs of this dialect run in float64 too."""
 
 
 class BatchNorm(torch.nn.Module):
@@ -72,15 +74,18 @@ class _Writer:
         self.names = {name: v for v, c in graph.constants.items() for name in c.names}
 
     def write(self) -> fx.GraphModule:
-        for value, constant in self.graph.constants.items():
+        for constant in self.graph.constants.values():
             _assign(self.root, constant)
         for value in self.graph.inputs:
             self.env[value] = self.out.placeholder(value.name)
         for node in self.graph.nodes:
             self._node(node)
+        self._hold_idle_state()
         self._output()
         source = self.graph.source
-        self.out.set_codegen(_PyTreeCodeGen(_PyTreeInfo(list(source["forward"]), source["in_spec"], source["out_spec"])))
+        self.out.set_codegen(
+            _PyTreeCodeGen(_PyTreeInfo(list(source["forward"]), source["in_spec"], source["out_spec"]))
+        )
         self.out.lint()
         module = fx.GraphModule(self.root, self.out, "Compact")
         module.eval()
@@ -121,6 +126,12 @@ class _Writer:
         if item not in self.env:
             self.env[item] = self.out.get_attr(self.graph.constants[item].name)
         return self.env[item]
+
+    def _hold_idle_state(self) -> None:
+        """Names that no node reads (second names of a tie, unused parameters): a GraphModule keeps what is read."""
+        for value, constant in self.graph.constants.items():
+            for name in constant.names[1:] if value in self.env else constant.names:
+                self.out.get_attr(name)
 
     def _output(self) -> None:
         self.out.output(tuple(map_values(self.graph.source["outputs"], self._read)))
@@ -173,7 +184,9 @@ def arguments(target: Any, call: Args) -> tuple[tuple[Any, ...], dict[str, Any]]
     """Positional and keyword arguments of ``target`` from arguments by name."""
     schema = getattr(target, "_schema", None)
     if schema is None:
-        return tuple(v for k, v in call.items() if k.startswith("_")), {k: v for k, v in call.items() if not k.startswith("_")}
+        return tuple(v for k, v in call.items() if k.startswith("_")), {
+            k: v for k, v in call.items() if not k.startswith("_")
+        }
     args = [call[a.name] for a in schema.arguments if not a.kwarg_only and a.name in call]
     return tuple(args), {a.name: call[a.name] for a in schema.arguments if a.kwarg_only and a.name in call}
 
@@ -227,7 +240,11 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
 
 def evaluate(node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
     """A node computed on numbers in place of its operands; None where it reads something else as well."""
-    table = {v: torch.from_numpy(np.ascontiguousarray(x)) for v, x in zip(node.inputs, operands, strict=False) if v is not None}
+    table = {
+        v: torch.from_numpy(np.ascontiguousarray(x))
+        for v, x in zip(node.inputs, operands, strict=False)
+        if v is not None
+    }
     if any(v not in table for v in reads(node)):
         return None
     target = resolve(node.kind)
@@ -242,7 +259,9 @@ def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None, seed: in
     args, kwargs = graph.source["example"]
     result = module(*args, **kwargs)
     if loss is None:
-        total = sum(t.square().mean() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and t.requires_grad)
+        total = sum(
+            t.square().mean() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and t.requires_grad
+        )
     else:
         total = loss(result)
     if not isinstance(total, torch.Tensor):

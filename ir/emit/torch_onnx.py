@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import onnx
+import onnx.version_converter
 import torch
 from torch.utils import _pytree as pytree
 
@@ -18,6 +19,7 @@ from ..graph import Graph
 from .fx import emit as emit_module
 
 DEFAULT_OPSET = 20
+_OLDEST = 18
 
 
 def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
@@ -28,36 +30,56 @@ def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
     ModelError
         When an op has no ONNX form in that opset.
     """
-    module = emit_module(graph)
-    args, kwargs = graph.source["example"]
-    dynamic = _dynamic(graph)
+    wanted = opset or DEFAULT_OPSET
     try:
         with _quiet():
-            program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic, strict=False)
-            made = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                opset_version=opset or DEFAULT_OPSET,
-                input_names=[v.name for v in graph.inputs if v.is_tensor],
-                output_names=_output_names(graph),
-            )
+            model = _exported(graph, max(wanted, _OLDEST))
+            if wanted < _OLDEST:
+                model = _converted(model, wanted)
     except Exception as error:
         raise ModelError(
-            f"emitting ONNX: torch's exporter failed: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}",
-            hint="try another --opset; result.module is not affected",
+            f"emitting ONNX: torch's exporter failed: {next(iter(str(error).strip().splitlines()), repr(error))}",
+            hint=f"try --opset {_OLDEST} or above; result.module is not affected",
         ) from error
+    return _named_batch(_stable(model, wanted))
+
+
+def _exported(graph: Graph, opset: int) -> onnx.ModelProto:
+    """By torch's present exporter, which begins at opset 18."""
+    args, kwargs = graph.source["example"]
+    program = torch.export.export(emit_module(graph), args, kwargs, dynamic_shapes=_dynamic(graph), strict=False)
+    names = [v.name for v in graph.inputs if v.is_tensor]
+    made = torch.onnx.export(
+        program, dynamo=True, verbose=False, opset_version=opset, input_names=names, output_names=_output_names(graph)
+    )
     assert made is not None
-    return _stable(made.model_proto, opset or DEFAULT_OPSET)
+    return made.model_proto
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in an older opset, for edge runtimes; raises where an op has no older form."""
+    for node in model.graph.node:  # a default that the converter takes for something new
+        kept = [a for a in node.attribute if a.name != "noop_with_empty_axes" or a.i]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    problem: Exception | None = None
+    for version in range(opset, _OLDEST + 1):  # the converter lacks steps that change types alone
+        try:
+            converted = onnx.version_converter.convert_version(model, version)
+            converted.opset_import[0].version = opset
+            onnx.checker.check_model(converted, full_check=True)
+            return converted
+        except Exception as error:  # out of C++
+            problem = problem or error
+    assert problem is not None
+    raise problem
 
 
 def _dynamic(graph: Graph) -> Any:
     """Dynamic shapes as ``torch.export`` wants them, from the axes that were traced as dynamic; None for none."""
     if not any(v.dynamic for v in graph.inputs):
         return None
-    leaves = [
-        {d: torch.export.Dim.DYNAMIC for d in sorted(v.dynamic)} if v.dynamic else None for v in graph.inputs
-    ]
+    leaves = [dict.fromkeys(sorted(v.dynamic), torch.export.Dim.DYNAMIC) if v.dynamic else None for v in graph.inputs]
     args, kwargs = pytree.tree_unflatten(leaves, graph.source["in_spec"])
     if not kwargs:
         return tuple(args)
@@ -94,7 +116,20 @@ def _stable(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "prunec", ""
     found = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), opset)
     if found != opset:
-        raise ModelError(f"emitting ONNX: opset {opset} was asked for, the exporter gave {found}", hint=f"try --opset {found}")
+        raise ModelError(
+            f"emitting ONNX: opset {opset} was asked for, the exporter gave {found}", hint=f"try --opset {found}"
+        )
+    return model
+
+
+def _named_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The dynamic first axis called ``batch`` instead of by the exporter's symbol."""
+    declared = [*model.graph.input, *model.graph.output]
+    sizes = [d for v in declared for d in v.type.tensor_type.shape.dim]
+    symbols = {v.type.tensor_type.shape.dim[0].dim_param for v in model.graph.input if v.type.tensor_type.shape.dim}
+    for size in sizes:
+        if size.dim_param and size.dim_param in symbols:
+            size.dim_param = "batch"
     return model
 
 
@@ -105,7 +140,11 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

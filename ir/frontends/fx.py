@@ -26,10 +26,11 @@ from .spelling import Spelling
 Exported = torch.export.ExportedProgram
 _DROPPED = ("aten._assert", "aten.sym_constrain", "aten._guards", "aten.sym_assert")
 _SHAPE_ONLY = ("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
-_VIEWS = (
-    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze slice select transpose permute expand expand_as detach alias "
-    "chunk split split_with_sizes unbind contiguous narrow t swapaxes swapdims view_as diagonal to _to_copy dropout"
-).split()
+_VIEWS = frozenset(
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze slice select transpose permute expand expand_as detach "
+    "alias chunk split split_with_sizes unbind contiguous narrow t swapaxes swapdims view_as diagonal to _to_copy "
+    "dropout".split()
+)
 
 
 def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exported:
@@ -73,7 +74,7 @@ def _export_dynamic(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[
     shapes = pytree.tree_map(lambda t: {0: auto} if _batched(t) else None, (args, kwargs))
     try:
         return _export(model, args, kwargs, _by_name(model, *shapes))
-    except Exception:  # noqa: BLE001  any failure means the same: this model has a fixed batch
+    except Exception:
         return None
 
 
@@ -123,7 +124,7 @@ class _Reader:
         self.state = {**program.state_dict, **program.constants}
 
     def read(self) -> Graph:
-        specs = {s.arg.name: s for s in self.program.graph_signature.input_specs}  # type: ignore[union-attr]
+        specs = {s.arg.name: s for s in self.program.graph_signature.input_specs}
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
@@ -153,7 +154,9 @@ class _Reader:
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             self._constant(node, spec.target, spec.kind, bool(spec.persistent if spec.persistent is not None else True))
         else:
-            raise ModelError(f"input {node.name!r} of the exported program is a {spec.kind.name}", hint="only tensors are supported")
+            raise ModelError(
+                f"input {node.name!r} of the exported program is a {spec.kind.name}", hint="only tensors are supported"
+            )
 
     def _constant(self, node: fx.Node, target: str, kind: InputKind, persistent: bool) -> None:
         data = self.state[target]
@@ -202,9 +205,9 @@ class _Reader:
                 self.folded[node] = self.folded[whole][k]
             return
         kind = _kind(node.target)
-        if kind.startswith(_DROPPED) or not node.users and not _mutates(node.target):
+        if kind.startswith(_DROPPED) or (not node.users and not _mutates(node.target)):
             return
-        if self._fold(node, kind):
+        if self._fold(node, kind) or self._copied(node, kind):
             return
         target, kind = self._functional(node, kind)
         arguments = _by_argument(target, node, lambda n: self._operand(n))
@@ -246,6 +249,16 @@ class _Reader:
         self.folded[node] = node.target(*args, **kwargs)
         return True
 
+    def _copied(self, node: fx.Node, kind: str) -> bool:
+        """``copy(x, source)`` of one shape and dtype is ``source``; as an op it has no derivative."""
+        if kind != "aten.copy.default":
+            return False
+        x, source = (n.meta["val"] for n in node.args[:2])  # type: ignore[union-attr]
+        if x.shape != source.shape or x.dtype != source.dtype:
+            return False
+        self.env[node] = self._operand(node.args[1])  # type: ignore[arg-type]
+        return True
+
     def _root(self, node: fx.Node) -> fx.Node:
         while node in self.alias:
             node = self.alias[node]
@@ -258,12 +271,21 @@ class _Reader:
         name, overload = node.target._opname, node.target._overloadname  # type: ignore[union-attr]
         mutated = node.args[0] if node.args else None
         packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
-        if not name.endswith("_") or packet is None or not hasattr(packet, overload) or not isinstance(mutated, fx.Node):
+        if (
+            not name.endswith("_")
+            or packet is None
+            or not hasattr(packet, overload)
+            or not isinstance(mutated, fx.Node)
+        ):
             raise _NeedsFunctional
         root, here = self._root(mutated), self.position[node]
         family = [n for n in self.position if self._root(n) is root and n is not mutated]
         later = [n for n in family if any(self.position[u] > here for u in n.users)]
-        if later or mutated.op == "placeholder" and any(self.position[u] > here for u in mutated.users) and self._is_state(mutated):
+        if later or (
+            mutated.op == "placeholder"
+            and any(self.position[u] > here for u in mutated.users)
+            and self._is_state(mutated)
+        ):
             raise _NeedsFunctional
         twin = getattr(packet, overload)
         for user in list(mutated.users):
@@ -304,11 +326,15 @@ class _Reader:
     def _outputs(self, node: fx.Node) -> list[Any]:
         specs = self.program.graph_signature.output_specs
         if any(s.kind != OutputKind.USER_OUTPUT for s in specs):
-            raise ModelError("the model changes its own buffers while it runs", hint="export it in evaluation mode, without such state")
+            raise ModelError(
+                "the model changes its own buffers while it runs",
+                hint="export it in evaluation mode, without such state",
+            )
         return [self._operand(x) if isinstance(x, fx.Node) else x for x in node.args[0]]  # type: ignore[union-attr]
 
     def _parameter_names(self) -> list[str]:
-        return [s.arg.name for s in self.program.graph_signature.input_specs if s.kind == InputKind.USER_INPUT]  # type: ignore[union-attr]
+        specs = self.program.graph_signature.input_specs
+        return [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
 
 
 def operands(arguments: Mapping[str, Any], spelling: Spelling) -> tuple[Value | None, ...]:
@@ -349,7 +375,7 @@ def _by_argument(target: Any, node: fx.Node, operand: Any) -> dict[str, Any]:
 
 
 def _plain(item: Any) -> Any:
-    return list(_plain(x) for x in item) if isinstance(item, (list, tuple)) else item
+    return [_plain(x) for x in item] if isinstance(item, (list, tuple)) else item
 
 
 def _kind(target: Any) -> str:

@@ -53,8 +53,6 @@ def _trailing_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Argumen
 
 
 def _attention(a: Arguments) -> dict[str, Any]:
-    if a.get("enable_gqa") and size(a["query"], -3) != size(a["key"], -3):
-        raise Declined("grouped queries with a mask or an odd rank")
     return {"scale": a["scale"] if a["scale"] is not None else size(a["query"], -1) ** -0.5}
 
 
@@ -153,6 +151,11 @@ def _swap(first: str, second: str) -> Any:
     return read
 
 
+def _last_two(a: Arguments) -> dict[str, Any]:
+    lead = rank(a["self"]) - 2
+    return {"dims": (*range(lead), lead + 1, lead)}
+
+
 def _slice(a: Arguments) -> dict[str, Any]:
     x, d = a["self"], axis_of(a["dim"], a["self"])
     n = size(x, d)
@@ -225,17 +228,11 @@ def _index_select(a: Arguments) -> dict[str, Any]:
 
 
 def _pad(a: Arguments) -> dict[str, Any]:
-    if a.get("mode", "constant") != "constant":
-        return _pad_scan(a)
     flat, r = [whole(p) for p in a["pad"]], rank(a["self"])
     pads = [(0, 0)] * r
     for k in range(len(flat) // 2):
         pads[r - 1 - k] = (flat[2 * k], flat[2 * k + 1])
-    return {"pads": tuple(pads)}
-
-
-def _pad_scan(a: Arguments) -> dict[str, Any]:
-    raise Declined(f"padding in mode {a.get('mode')!r}")
+    return {"pads": tuple(pads), "mode": a.get("mode", "constant")}
 
 
 def _pad_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
@@ -243,10 +240,6 @@ def _pad_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
     for before, after in reversed(changed["pads"]):
         flat += [before, after]
     return node.kind, {**node.call, "pad": flat}
-
-
-def _mode_pad(spatial: int) -> Spelling:
-    return Spelling("pool", ("self",), lambda a: {"spatial": spatial})
 
 
 def _repeat(a: Arguments) -> dict[str, Any]:
@@ -296,19 +289,20 @@ def _same(op: str, names: str, *args: Any, overload: str = "default") -> Table:
 
 
 _SIZED = "view reshape _unsafe_view"
-_UNSIZED = "flatten.using_ints squeeze squeeze.dim squeeze.dims unsqueeze view_as reshape_as"
+_UNSIZED = "flatten.using_ints squeeze squeeze.dim squeeze.dims unsqueeze"
 _REDUCE = (
     "mean.dim sum.dim_IntList amax amin prod.dim_int var.correction std.correction var.dim std.dim logsumexp "
     "linalg_vector_norm norm.ScalarOpt_dim mean sum all.dim any.dim"
 )
 _PASS = (
-    "dropout feature_dropout alpha_dropout native_dropout clone contiguous detach alias lift_fresh_copy _to_copy to.dtype to.device "
-    "to.dtype_layout to.other type_as relu relu6 gelu silu mish sigmoid hardswish hardsigmoid hardtanh tanh leaky_relu elu selu celu "
-    "softplus softsign clamp clamp_min clamp_max expand_as where.self where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar "
-    "masked_fill.Tensor zeros_like ones_like full_like empty_like rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy "
-    "abs exp log sqrt rsqrt neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos tril triu square log_sigmoid hardshrink softshrink "
-    "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar multiply.Tensor multiply.Scalar "
-    "subtract.Tensor subtract.Scalar"
+    "dropout feature_dropout alpha_dropout native_dropout clone contiguous detach alias lift_fresh_copy _to_copy "
+    "to.dtype to.device to.dtype_layout to.other type_as relu relu6 gelu silu mish sigmoid hardswish hardsigmoid "
+    "hardtanh tanh leaky_relu elu selu celu softplus softsign clamp clamp_min clamp_max expand_as where.self "
+    "where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar masked_fill.Tensor zeros_like ones_like "
+    "full_like empty_like rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy abs exp log sqrt rsqrt "
+    "neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos tril triu square log_sigmoid hardshrink softshrink "
+    "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar "
+    "multiply.Tensor multiply.Scalar subtract.Tensor subtract.Scalar"
 )
 _POOLS = {1: "avg_pool1d max_pool1d adaptive_avg_pool1d", 3: "avg_pool3d max_pool3d adaptive_avg_pool3d"}
 
@@ -319,7 +313,9 @@ NAMES: Table = {
     "aten.conv1d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
     "aten.conv2d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
     "aten.conv3d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.convolution.default": Spelling("conv", ("input", "weight", "bias"), _convolution(False), renamed(groups="groups")),
+    "aten.convolution.default": Spelling(
+        "conv", ("input", "weight", "bias"), _convolution(False), renamed(groups="groups")
+    ),
     "aten.conv_transpose1d.default": Spelling(
         "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
     ),
@@ -368,6 +364,7 @@ NAMES: Table = {
     "aten.swapaxes.default": Spelling("permute", ("self",), _swap("axis0", "axis1")),
     "aten.swapdims.default": Spelling("permute", ("self",), _swap("dim0", "dim1")),
     "aten.t.default": Spelling("permute", ("self",), _swap("", "")),
+    "aten.mT.default": Spelling("permute", ("self",), _last_two),
     "aten.slice.Tensor": Spelling("slice", ("self",), _slice, _slice_back),
     "aten.narrow.default": Spelling("slice", ("self",), _narrow, _narrow_back),
     "aten.select.int": Spelling("select", ("self",), _select, renamed(index="index")),
@@ -397,16 +394,24 @@ NAMES: Table = {
     "aten.topk.default": Spelling("rank_along", ("self",), _dims(True)),
     **_same("reshape", _SIZED, ("self",), _result_shape, _view_back),
     **_same("reshape", _UNSIZED, ("self",), _result_shape, _unchanged),
+    **_same("reshape_as", "view_as reshape_as", ("self", "other"), _result_shape, _unchanged),
     "aten.unflatten.int": Spelling("reshape", ("self",), _result_shape, _unflatten_back),
     **_same("reduce", _REDUCE, ("self",), _dims()),
     **_same("rank_along", "max.dim min.dim", ("self",), _dims()),
     **_same("elementwise", _PASS),
-    **_same("fill", "zeros ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"),
+    **_same(
+        "fill", "zeros ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"
+    ),
     **_same("pool", _POOLS[1], ("self",), _pool(1)),
     **_same("pool", "avg_pool2d max_pool2d adaptive_avg_pool2d lp_pool2d", ("self",), _pool(2)),
     **_same("pool", "max_pool2d_with_indices adaptive_max_pool2d max_pool1d_with_indices", ("self",), _pool(2)),
     **_same("pool", _POOLS[3], ("self",), _pool(3)),
-    **_same("pool", "upsample_nearest1d.vec upsample_linear1d.vec upsample_nearest1d upsample_linear1d", ("input",), _pool(1)),
+    **_same(
+        "pool",
+        "upsample_nearest1d.vec upsample_linear1d.vec upsample_nearest1d upsample_linear1d",
+        ("input",),
+        _pool(1),
+    ),
     **_same(
         "pool",
         "upsample_nearest2d.vec upsample_bilinear2d.vec upsample_bicubic2d.vec _upsample_nearest_exact2d.vec "
@@ -464,10 +469,22 @@ def constant(array: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def _counted_from_the_end(node: Node, attr: str, names: tuple[str, ...]) -> str:
+    """``attr`` when a number in the call counts from the end of an axis that may shrink."""
+    negative = any(isinstance(n := node.call.get(name), int) and n < 0 for name in names)
+    known = attr == "index" or all(None not in bounds for bounds in node.attrs[attr])
+    x = node.inputs[0]
+    fixed = attr == "slices" or (x is not None and node.attrs["dim"] not in x.dynamic)
+    return attr if negative and known and fixed else ""
+
+
 def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
     """Attributes that the source left to the shapes and that must be written down before shapes change."""
     if node.op == "attention" or node.op == "attention_grouped":
         return {"scale": node.attrs["scale"]} if node.call.get("scale") is None else {}
+    counted = {"slice": ("slices", ("start", "end")), "select": ("index", ("index",))}
+    if node.op in counted and (attr := _counted_from_the_end(node, *counted[node.op])):
+        return {attr: node.attrs[attr]}
     if node.kind == "aten.squeeze.default":
         x = node.inputs[0]
         assert x is not None and x.shape is not None

@@ -2,7 +2,8 @@
 
 The call of an ONNX node is a dict: ``op_type`` and ``domain``; ``attributes`` by name; ``inputs``, a list with None
 for what is absent; ``results``, the output slots that the node's values fill, of ``slots`` in all; ``outer``, the
-values that its subgraphs read by name; ``copied``, for a reshape, the axes whose size is that of the same input axis.
+values that its subgraphs read by name; ``copied``, for a reshape, the axes whose size is that of the same input
+axis; ``explicit``, where the frontend has made computed sizes follow the operands.
 A reader sees the call and, besides, :data:`RESULT`, :data:`KNOWN` and :data:`OPSET`.
 """
 
@@ -81,7 +82,8 @@ def _numbers(sizes: Sizes) -> tuple[int, ...]:
     return tuple(whole(s) for s in sizes)
 
 
-def _shape_of(value: Value) -> tuple[int, ...]:
+def shape_of(value: Value) -> tuple[int, ...]:
+    """The example sizes of a value; declines when they are not known."""
     if value.shape is None:
         raise Declined(f"the shape of {value} is not known")
     return value.shape
@@ -89,14 +91,16 @@ def _shape_of(value: Value) -> tuple[int, ...]:
 
 def _result_sizes(a: Arguments) -> Sizes:
     out: Value = a[RESULT][0]
-    return tuple(None if d in out.dynamic else s for d, s in enumerate(_shape_of(out)))
+    return tuple(None if d in out.dynamic else s for d, s in enumerate(shape_of(out)))
 
 
 # ---------------------------------------------------------------------- layers
 
 
 def _conv(a: Arguments) -> dict[str, Any]:
-    return {"groups": int(_attribute(a, "group", 1))}
+    auto = _attribute(a, "auto_pad", "NOTSET")
+    padded = any(_attribute(a, "pads", ())) or auto not in ("NOTSET", "VALID")
+    return {"groups": int(_attribute(a, "group", 1)), "padded": padded}
 
 
 def _transb(a: Arguments) -> bool:
@@ -109,7 +113,8 @@ def _gemm(a: Arguments) -> dict[str, Any]:
         raise Declined("the first factor is transposed")
     if bias is not None and rank(bias) > 1 and _transb(a):
         raise Declined("the bias is a matrix")
-    return {}
+    scaled = _attribute(a, "alpha", 1.0) != 1.0 or _attribute(a, "beta", 1.0) != 1.0
+    return {"scaled": True} if scaled else {}
 
 
 def _matmul(a: Arguments) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _batch_norm(a: Arguments) -> dict[str, Any]:
         raise Declined("batch statistics")
     if a[OPSET] < 9 and not _attribute(a, "spatial", 1):
         raise Declined("statistics for each position")
-    return {}
+    return {"eps": float(_attribute(a, "epsilon", 1e-5))}
 
 
 def _group_norm(a: Arguments) -> dict[str, Any]:
@@ -178,6 +183,7 @@ def _attention_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Argume
 
 def _reshape(a: Arguments) -> dict[str, Any]:
     sizes = _result_sizes(a)
+    integers(a, 1)
     rest = [d for d, s in enumerate(sizes) if s is None and d not in a.get("copied", ())]
     if len(rest) > 1:
         raise Declined("more than one size depends on the input and is no copy of the same input axis")
@@ -204,12 +210,14 @@ def _unchanged(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
 
 def _expand(a: Arguments) -> dict[str, Any]:
     _x(a)
+    if not a.get("explicit"):
+        raise Declined("sizes that are computed from data, or in a way that is not understood")
     return {"shape": _result_sizes(a)}
 
 
 def repeated_axes(x: Value, out: Value) -> list[int]:
     """Axes of ``out`` that an Expand makes: new ones, and those that were one position."""
-    before, after = _shape_of(x), _shape_of(out)
+    before, after = shape_of(x), shape_of(out)
     lead = len(after) - len(before)
     return [d for d, n in enumerate(after) if d < lead or before[d - lead] != n]
 
@@ -285,15 +293,8 @@ def _tile(a: Arguments) -> dict[str, Any]:
 
 def _pad(a: Arguments) -> dict[str, Any]:
     x = _x(a)
-    pads = _pairs(a, x)
-    if _mode(a) == "constant":
-        return {"pads": pads}
-    first = next((d for d, pair in enumerate(pads) if pair != (0, 0)), rank(x))
-    return {"spatial": rank(x) - first}
-
-
-def _mode(a: Arguments) -> str:
-    return str(_attribute(a, "mode", "constant"))
+    mode = str(_attribute(a, "mode", "constant"))
+    return {"pads": _pairs(a, x), "mode": mode}
 
 
 def _pairs(a: Arguments, x: Value) -> tuple[tuple[int, int], ...]:
@@ -321,16 +322,12 @@ def _pool(a: Arguments) -> dict[str, Any]:
 def _resize(a: Arguments) -> dict[str, Any]:
     """Sizes and scales name every axis; ``sizes`` is kept only where it must follow the channels."""
     x, out = _x(a), a[RESULT][0]
-    before, after = _shape_of(x), _shape_of(out)
+    before, after = shape_of(x), shape_of(out)
     changed = [d for d, (m, n) in enumerate(zip(before, after, strict=True)) if m != n]
     spatial = len(before) - min([2, *changed])
-    sizes = operand(a, 3)
-    if sizes is None or a["attributes"].get("axes") is not None:
+    if operand(a, 3) is None or a["attributes"].get("axes") is not None or a.get("explicit"):
         return {"spatial": spatial}
-    known = a[KNOWN](sizes)
-    if known is None or any(i is None for i in known):
-        return {"spatial": spatial}
-    return {"spatial": spatial, "sizes": _numbers(tuple(known))}
+    return {"spatial": spatial, "sizes": _numbers(integers(a, 3) or ())}
 
 
 def _reduce(a: Arguments) -> dict[str, Any]:
@@ -461,13 +458,16 @@ _PUT: dict[str, Put] = {
 # ---------------------------------------------------------------------- the table
 
 _TENSORS = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Cos "
-    "Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less "
-    "LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
-    "Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor com.microsoft::Gelu com.microsoft::QuickGelu"
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
+    "Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity "
+    "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow Reciprocal Relu Round Selu "
+    "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor "
+    "com.microsoft::Gelu com.microsoft::QuickGelu"
 )
 _POOLS = "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool"
-_REDUCE = "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
+_REDUCE = (
+    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
+)
 
 
 def _first(count: int) -> tuple[str, ...]:
@@ -542,8 +542,6 @@ def _variant(
         return op, _first(1) if op == "select" else spelling.operands
     if kind == "Attention" and "kv_heads" in attrs:
         return "attention_grouped", _first(3)
-    if kind == "Pad" and "spatial" in attrs:
-        return "pool", spelling.operands
     if kind == "DepthToSpace" and _attribute(a, "mode", "DCR") == "CRD":
         return "pixel_shuffle", spelling.operands
     return spelling.op, spelling.operands
@@ -584,6 +582,13 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
             return "Pad", new_call("Pad", list(inputs), pads=flat)
         return "Pad", new_call("Pad", [*inputs, literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))])
     raise ValueError(f"the onnx dialect cannot make op {op!r}")
+
+
+def set_operand(node: Node, k: int, value: Value) -> Arguments:
+    """The call of ``node`` with operand ``k`` replaced."""
+    inputs: list[Value | None] = [*node.call["inputs"], *[None] * (k + 1 - len(node.call["inputs"]))]
+    inputs[k] = value
+    return {**node.call, "inputs": inputs}
 
 
 def new_call(op_type: str, inputs: Sequence[Value | None], slots: int = 1, **attributes: Any) -> Arguments:

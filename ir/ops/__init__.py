@@ -1,4 +1,4 @@
-"""Op declarations, one family a file: the only place that knows what an op means.  Importing this fills ``opset.OPS``."""
+"""Op declarations, one family a file: the only place that knows what an op means.  Importing this fills ``OPS``."""
 
 from . import attention, conv, elementwise, join, linear, norm, reduce, shape
 

@@ -28,10 +28,18 @@ declare(
     g="groups",
     macs=_transposed_macs,
 )
-declare("pixel_shuffle", "B (c R S) H W -> B c (H R) (W S)", "Depth to space, channels outermost.", R="block", S="block")
-declare("depth_to_space", "B (R S c) H W -> B c (H R) (W S)", "Depth to space, channels innermost.", R="block", S="block")
-declare("pixel_unshuffle", "B c (H R) (W S) -> B (c R S) H W", "Space to depth, channels outermost.", R="block", S="block")
-declare("space_to_depth", "B c (H R) (W S) -> B (R S c) H W", "Space to depth, channels innermost.", R="block", S="block")
+declare(
+    "pixel_shuffle", "B (c R S) H W -> B c (H R) (W S)", "Depth to space, channels outermost.", R="block", S="block"
+)
+declare(
+    "depth_to_space", "B (R S c) H W -> B c (H R) (W S)", "Depth to space, channels innermost.", R="block", S="block"
+)
+declare(
+    "pixel_unshuffle", "B c (H R) (W S) -> B (c R S) H W", "Space to depth, channels outermost.", R="block", S="block"
+)
+declare(
+    "space_to_depth", "B c (H R) (W S) -> B (R S c) H W", "Space to depth, channels innermost.", R="block", S="block"
+)
 
 
 def _resized(fitting: Fitting) -> dict[str, object]:

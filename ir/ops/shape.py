@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,12 +22,39 @@ def _shape(fitting: Fitting) -> dict[str, object]:
 
 @moves("reshape", refit=_shape)
 def reshape(site: Site) -> list[Axes]:
-    """View, flatten, unflatten, squeeze: both shapes are groupings of one row-major grid of factors."""
+    """View, flatten, unflatten, squeeze: both shapes are groupings of one row-major grid of factors.
+
+    Axes that have no such grid (``8 7 -> 7 8``) are kept; the others, before and after them, are not concerned.
+    """
     x, shape = site.x, site.shape
     before = [len(axis) for axis in x]
-    factors = common_factors(before, shape) if math.prod(before) else None
-    if factors is None:
+    if not math.prod(before) or math.prod(before) != math.prod(shape):
         raise Declined(f"{before} -> {list(shape)} has no common grid")
+    result: Axes = []
+    for axes, sizes in _blocks(x, shape):
+        result = _regrouped(site, axes, sizes) + result
+    _keep_sizes_computable(site, result)
+    return [result]
+
+
+def _blocks(x: Axes, shape: tuple[int, ...]) -> Iterator[tuple[Axes, tuple[int, ...]]]:
+    """The shortest runs of axes and of sizes that have the same number of elements, last ones first."""
+    i, j = len(x), len(shape)
+    while i or j:
+        last, end = i, j
+        i, j = max(i - 1, 0), max(j - 1, 0)
+        while (m := math.prod(map(len, x[i:last]))) != (n := math.prod(shape[j:end])):
+            i, j = (i - 1, j) if m < n else (i, j - 1)
+        yield x[i:last], shape[j:end]
+
+
+def _regrouped(site: Site, x: Axes, shape: tuple[int, ...]) -> Axes:
+    before = [len(axis) for axis in x]
+    factors = common_factors(before, shape)
+    if factors is None:
+        for axis in x:
+            site.pin(axis, f"{before} -> {list(shape)} has no common grid")
+        return [pinned(d) for d in shape]
     pool: Axes = []
     for axis, grid in zip(reversed(x), _grouped(before, factors), strict=True):
         pool += reversed(site.atoms.split(axis, grid[::-1])) if grid else []
@@ -34,9 +62,7 @@ def reshape(site: Site) -> list[Axes]:
     for grid in _grouped(shape, factors):
         taken = [pool.pop(0) for _ in grid]
         result.append(site.atoms.merge(taken[::-1]) if taken else pinned(1))
-    result.reverse()
-    _keep_sizes_computable(site, result)
-    return [result]
+    return result[::-1]
 
 
 def _grouped(shape: tuple[int, ...] | list[int], factors: list[int]) -> list[list[int]]:
@@ -152,11 +178,16 @@ def _pads(fitting: Fitting) -> dict[str, object]:
 
 @moves("pad", refit=_pads)
 def pad(site: Site) -> list[Axes]:
-    """Constant padding: ``pads`` holds (before, after) for each axis; a padded position may be dropped."""
+    """Padding: ``pads`` holds (before, after) for each axis; a position padded by a constant may be dropped."""
+    constant = site.attrs.get("mode", "constant") == "constant"
     result: Axes = []
     for axis, (before, after) in zip(site.x, site.attrs["pads"], strict=True):
         if before < 0 or after < 0:
             raise Declined("negative padding")
+        if not constant and (before or after):
+            site.pin(axis, "neighbours along this axis are repeated")
+            result.append(pinned(before + len(axis) + after))
+            continue
         result.append(np.concatenate([_padding(site, axis, before), axis, _padding(site, axis, after)]))
     return [result]
 

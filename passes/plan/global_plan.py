@@ -144,7 +144,9 @@ class _Search:
 
     def _rank(self, group: Group, block: int) -> _Ranked:
         order = group.units[np.argsort(-self.scores[group.units], kind="stable")]
-        least = max(math.ceil(self.options.floor * len(group) - _EPSILON), int(np.isinf(self.scores[group.units]).sum()), 1)
+        least = max(
+            math.ceil(self.options.floor * len(group) - _EPSILON), int(np.isinf(self.scores[group.units]).sum()), 1
+        )
         most = max(math.floor(self.options.ceiling * len(group) + _EPSILON), least)
         step = _step(group, block)
         allowed = [k for k in range(least, most + 1) if k % step == 0 or k == len(group)]
@@ -233,7 +235,10 @@ class _Search:
             found["ratio"] = sum(len(r.group) - c for r, c in zip(self.ranked, counts, strict=True)) / self.total
         if "macs" in which or "params" in which:
             alive = self.groups.alive(self._dropped(counts))
-            measure: dict[str, Callable[[Any], float]] = {"macs": self.groups.cost.macs, "params": self.groups.cost.params}
+            measure: dict[str, Callable[[Any], float]] = {
+                "macs": self.groups.cost.macs,
+                "params": self.groups.cost.params,
+            }
             for name in ("macs", "params"):
                 if name in which:
                     found[name] = measure[name](alive) / max(self.dense[name], 1.0)

@@ -26,4 +26,6 @@ def bn_gamma(scoring: Scoring) -> Scores:
 
 def _is_scale(scoring: Scoring, value: object) -> bool:
     norms = ("batch_norm", "group_norm", "layer_norm")
-    return any(n.op in norms and len(n.inputs) > 1 and n.inputs[1] is value for n in scoring.groups.analysis.graph.nodes)
+    return any(
+        n.op in norms and len(n.inputs) > 1 and n.inputs[1] is value for n in scoring.groups.analysis.graph.nodes
+    )

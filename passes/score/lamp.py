@@ -25,4 +25,5 @@ def _elements(parameter: Parameter) -> NDArray[np.float64]:
     tail = np.cumsum(squares[order][::-1])[::-1]
     scores = np.empty_like(squares)
     scores[order] = squares[order] / np.maximum(tail, np.finfo(np.float64).tiny)
-    return scores.reshape(parameter.data.shape)
+    shaped: NDArray[np.float64] = scores.reshape(parameter.data.shape)
+    return shaped

@@ -111,7 +111,9 @@ def find_criterion(name: str) -> Criterion:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(
-            f"unknown criterion {name!r}", hint=f"known: {', '.join(sorted(CRITERIA))}; or package.module:function", name=name
+            f"unknown criterion {name!r}",
+            hint=f"known: {', '.join(sorted(CRITERIA))}; or package.module:function",
+            name=name,
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -154,7 +156,8 @@ def _check(scores: Scores, groups: Groups, method: str) -> None:
     if not np.isfinite(scores[groups.prunable]).all():
         where = next((p.name for p in Scoring(groups, None).parameters() if not np.isfinite(p.data).all()), "")  # type: ignore[arg-type]
         raise ModelError(
-            f"scoring by {method!r}: NaN or infinite scores" + (f"; parameter {where!r} is not finite" if where else ""),
+            f"scoring by {method!r}: NaN or infinite scores"
+            + (f"; parameter {where!r} is not finite" if where else ""),
             hint="repair or retrain the model: weights that are not finite cannot be ranked",
             parameter=where,
         )

@@ -19,7 +19,9 @@ def taylor(scoring: Scoring) -> Scores:
     """
     graph = scoring.groups.analysis.graph
     if graph.dialect != "fx":
-        raise UsageError("criterion 'taylor' needs gradients", hint="compile the torch module instead of its .onnx file")
+        raise UsageError(
+            "criterion 'taylor' needs gradients", hint="compile the torch module instead of its .onnx file"
+        )
     from ...ir.emit.fx import gradients
 
     found = gradients(graph, scoring.state.context.get("loss"), scoring.state.seed)

@@ -1,0 +1,242 @@
+"""The ONNX emitter: a graph becomes a ModelProto, the same bytes for the same graph; and runs in ONNX Runtime.
+
+Inputs and outputs are declared as in the source, symbolic axes included; shapes of what lies between are left out,
+because they are no longer those of the source.  Start at :func:`emit`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx.version_converter import convert_version
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from ..errors import ModelError
+from ..graph import Constant, Graph, Node, Value, reads
+
+Array = NDArray[Any]
+DOUBLE = False
+"""A model has its own types: graphs of this dialect run in those."""
+
+
+def emit(graph: Graph, opset: int | None = None) -> ModelProto:
+    """The model that ``graph`` is.
+
+    ``opset`` asks for another version of the default domain than the source's.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be converted to ``opset``, or is not valid.
+    """
+    model = _Writer(graph).write()
+    if opset is not None and opset != graph.source["opset"]:
+        model = _converted(model, opset)
+    return model
+
+
+def _converted(model: ModelProto, opset: int) -> ModelProto:
+    try:
+        return convert_version(model, opset)
+    except Exception as error:  # out of C++
+        raise ModelError(
+            f"the model cannot be converted to opset {opset}: {str(error).strip().splitlines()[0]}",
+            hint="leave the opset as it is, or export the source with another one",
+            opset=opset,
+        ) from error
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.source = graph.source
+        self.env: dict[Value, gs.Tensor] = {}
+        self.names: set[str] = set()
+        self.last: list[gs.Node] = []
+
+    def write(self) -> ModelProto:
+        wanted = [v.name for v in self.source["declared_outputs"]]
+        inputs = [
+            self._named(v, d.name) for v, d in zip(self.graph.inputs, self.source["declared_inputs"], strict=True)
+        ]
+        self.names.update(wanted)
+        outputs = [self._output(v, name) for v, name in zip(self.graph.outputs, wanted, strict=True)]
+        nodes = [self._node(node) for node in self.graph.nodes]
+        model = self._exported(gs.Graph([*nodes, *self.last], inputs, outputs, name=self.source["name"]))
+        for made, node in zip(model.graph.node, self.graph.nodes, strict=False):
+            made.attribute.extend(self._renamed(a, node) for a in node.call.get("protos", ()))
+        return self._declared(model)
+
+    def _exported(self, imported: gs.Graph) -> ModelProto:
+        imported.opset = self.source["opset"]
+        imported.import_domains = [helper.make_opsetid(d, v) for d, v in self.source["domains"]]
+        imported.producer_name, imported.producer_version = self.source["producer"]
+        imported.ir_version = self.source["ir_version"]
+        imported.doc_string = self.source["doc"][1]
+        model: ModelProto = gs.export_onnx(imported, do_type_check=False)
+        return model
+
+    def _declared(self, model: ModelProto) -> ModelProto:
+        for values, declared in ((model.graph.input, "declared_inputs"), (model.graph.output, "declared_outputs")):
+            del values[:]
+            values.extend(self.source[declared])
+        del model.graph.value_info[:]
+        model.doc_string = self.source["doc"][0]
+        helper.set_model_props(model, self.source["metadata"])
+        return model
+
+    def _output(self, value: Value, name: str) -> gs.Tensor:
+        """The tensor of an output; one that is no node's result, or a second name of one, is copied."""
+        constant = self.graph.constants.get(value)
+        if value not in self.env and (constant is None or constant.name == name):
+            return self._named(value, name) if constant is None else self.env.setdefault(value, _stored(name, constant))
+        if value in self.graph.inputs and self.env[value].name == name:
+            return self.env[value]
+        out = gs.Variable(name)
+        self.last.append(gs.Node("Identity", f"{name}_copy", inputs=[self._tensor(value)], outputs=[out]))
+        return out
+
+    def _named(self, value: Value, name: str) -> gs.Tensor:
+        self.names.add(name)
+        self.env[value] = tensor = gs.Variable(name)
+        return tensor
+
+    def _tensor(self, value: Value | None) -> gs.Tensor:
+        if value is None:
+            return gs.Variable.empty()
+        if value not in self.env:
+            constant = self.graph.constants.get(value)
+            name = self._unique(value.name if constant is None or constant.role == "literal" else constant.name)
+            self.env[value] = gs.Variable(name) if constant is None else _stored(name, constant)
+        return self.env[value]
+
+    def _unique(self, name: str) -> str:
+        found, k = name, 1
+        while found in self.names:
+            k += 1
+            found = f"{name}_{k}"
+        self.names.add(found)
+        return found
+
+    def _node(self, node: Node) -> gs.Node:
+        call = node.call
+        for value in call.get("outer", {}).values():
+            self._keep(value)
+        results = dict(zip(call["results"], node.outputs, strict=True))
+        return gs.Node(
+            op=call["op_type"],
+            name=node.name,
+            attrs=dict(call["attributes"]),
+            inputs=[self._tensor(v) for v in call["inputs"]],
+            outputs=[self._tensor(results.get(k)) for k in range(max(results) + 1)],
+            domain=call["domain"] or None,
+        )
+
+    def _keep(self, value: Value) -> None:
+        """A constant that only a subgraph reads is no node's input: an Identity keeps it in the graph."""
+        tensor = self._tensor(value)
+        if value in self.graph.constants and not any(value in n.call["inputs"] for n in self.graph.nodes):
+            copied = gs.Variable(self._unique(f"{tensor.name}_outer"))
+            self.last.append(gs.Node("Identity", copied.name, inputs=[tensor], outputs=[copied]))
+
+    def _renamed(self, attribute: AttributeProto, node: Node) -> AttributeProto:
+        """A subgraph that reads outer values by the names they have now."""
+        table = {old: self.env[v].name for old, v in node.call["outer"].items() if self.env[v].name != old}
+        if not table:
+            return attribute
+        changed = copy.deepcopy(attribute)
+        for inner in (changed.g, *changed.graphs):
+            _rename(inner, table)
+        return changed
+
+
+def _rename(graph: GraphProto, table: Mapping[str, str]) -> None:
+    inside = (
+        {v.name for v in graph.input} | {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
+    )
+    visible = {old: new for old, new in table.items() if old not in inside}
+    for node in graph.node:
+        _rename_node(node, visible)
+    for value in graph.output:
+        value.name = visible.get(value.name, value.name)
+
+
+def _rename_node(node: NodeProto, table: Mapping[str, str]) -> None:
+    for k, name in enumerate(node.input):
+        node.input[k] = table.get(name, name)
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            _rename(inner, table)
+
+
+def _stored(name: str, constant: Constant) -> gs.Constant:
+    """An initialiser; the array becomes bytes once, when the model is made."""
+    return gs.Constant(name, LazyValues(numpy_helper.from_array(np.asarray(constant.data), name)))
+
+
+# ---------------------------------------------------------------------- running a graph
+
+
+def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
+    """All outputs of ``graph``, in order, from ONNX Runtime on the CPU.  ``double`` is ignored: a model has its types.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime cannot load or run the model.
+    """
+    model = emit(graph)
+    feeds = {v.name: np.asarray(x) for v, x in zip(model.graph.input, inputs, strict=True)}
+    try:
+        return list(_session(model).run(None, feeds))
+    except Exception as error:  # the runtime's exceptions share no base class
+        shapes = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in feeds.items())
+        raise ModelError(f"ONNX Runtime cannot run the model on {shapes}: {str(error).splitlines()[0]}") from error
+
+
+def _session(model: ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def evaluate(node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """A node computed on numbers in place of its operands; None where it reads something else as well."""
+    given = [v for v in node.call["inputs"] if v is not None]
+    table = {v: x.astype(np.float32) for v, x in zip(node.inputs, operands, strict=False) if v is not None}
+    if any(v not in table for v in reads(node)) or node.call["domain"]:
+        return None
+    names = {v: f"x{k}" for k, v in enumerate(dict.fromkeys(given))}
+    inputs = ["" if v is None else names[v] for v in node.call["inputs"]]
+    proto = helper.make_node(node.call["op_type"], inputs, ["y"], **node.call["attributes"])
+    declared = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, table[v].shape) for v, n in names.items()]
+    result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    model = helper.make_model(helper.make_graph([proto], "one", declared, [result]))
+    try:
+        session = _session(model)
+        (found,) = session.run(None, {n: table[v] for v, n in names.items()})
+    except Exception:  # the runtime's exceptions share no base class: a type or opset that this form does not have
+        return None
+    return np.asarray(found, np.float64)
+
+
+def sample_inputs(graph: Graph, seed: int) -> list[Array]:
+    """Random inputs of the example's sizes: floats normal, integers 0 or 1, booleans."""
+    rng = np.random.default_rng(seed)
+    return [_sample(rng, value) for value in graph.inputs]
+
+
+def _sample(rng: np.random.Generator, value: Value) -> Array:
+    if value.shape is None:
+        raise ModelError(f"input {value.name!r} is no tensor of known shape", hint="give example inputs")
+    draw: Callable[[Any], Array] = rng.standard_normal if "float" in value.dtype else lambda s: rng.integers(0, 2, s)
+    return np.asarray(draw(value.shape)).astype(value.dtype)

@@ -1,0 +1,57 @@
+"""Every torchvision model of the list, default pipeline, no hints: exact, smaller, in torch and in ONNX Runtime.
+
+The whole list is `slow` (about 15 minutes on two cores); a few small models run every time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import prunec
+from prunec.ir.analysis import analyse
+from prunec.passes.canonicalize import canonical
+from prunec.passes.groups import find_groups
+
+models = pytest.importorskip("torchvision", reason="torchvision is not installed").models
+
+QUICK = ("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1")
+SLOW = (
+    "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s inception_v3 maxvit_t mobilenet_v2 "
+    "regnet_y_400mf resnet50 resnext50_32x4d swin_t vgg11_bn vit_b_16"
+).split()
+
+
+def _model(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"init_weights": True} if name == "inception_v3" else {}
+    size = 299 if name == "inception_v3" else 224
+    return models.get_model(name, weights=None, **options).eval(), (torch.randn(1, 3, size, size),)
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
+def test_half_of_the_units(name: str) -> None:
+    model, inputs = _model(name)
+    result = prunec.compile(model, inputs, ratio=0.5, measure=False)
+    report = result.report
+    assert report["verify"]["max_rel_err"] < 1e-4
+    assert report["verify"]["onnx_rel_err"] < 1e-4
+    assert report["params"]["ratio"] < 0.6
+    assert report["macs"]["ratio"] < 0.6
+    assert abs(report["units"]["removed"] / report["units"]["total"] - 0.5) < 0.01
+    assert report["opaque_ops"] == {}
+    assert result.module is not None
+    assert set(result.module.state_dict()) == set(model.state_dict())
+    assert _units_through_onnx(model, inputs) == report["units"]["total"]
+
+
+def _units_through_onnx(model: torch.nn.Module, inputs: Any) -> int:
+    """Prunable units of the same model read from the ONNX file that it is exported to."""
+    from prunec.api import emit_onnx, read
+    from prunec.ir.frontends.onnx import from_onnx
+
+    graph, _ = read(model, inputs)
+    dense = from_onnx(emit_onnx(graph), None)
+    return int(find_groups(analyse(canonical(dense))).prunable.size)
