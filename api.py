@@ -392,7 +392,8 @@ def _read_file(path: Path, example_inputs: Any) -> tuple[Graph, str]:
         check_file(str(path))
         return _read_program(load_program(path))
     if path.suffix == ".onnx" or path.exists():
-        from .ir.frontends.onnx import from_onnx, read_model
+        from .ir.frontends.onnx import from_onnx
+        from .ir.frontends.onnx_file import read_model
 
         model = read_model(str(path))
         return from_onnx(model, _by_name(example_inputs)), artifact.digest(path.read_bytes())

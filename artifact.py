@@ -88,7 +88,7 @@ def load(directory: str | Path) -> Result:
         The folder is no artifact, or a file of it is missing or was changed.
     """
     from .api import Result
-    from .ir.frontends.onnx import read_model
+    from .ir.frontends.onnx_file import read_model
     from .passes.plan.plan import Plan
 
     folder = Path(directory)

@@ -248,8 +248,8 @@ def run_bench(args: argparse.Namespace) -> int:
 
 def run_passes(args: argparse.Namespace) -> int:
     """``prunec passes``"""
-    from .console import show_table
-    from .explain import described_passes
+    from .console import show_lines, show_table
+    from .explain import described_passes, registered
     from .recipe import Recipe
 
     if args.schema:
@@ -261,6 +261,7 @@ def run_passes(args: argparse.Namespace) -> int:
         return 0
     rows = [(p["name"], p["kind"], p["help"].split("\n")[0], ", ".join(o["name"] for o in p["options"])) for p in found]
     show_table("passes", ("name", "kind", "what it does", "options"), rows)
+    show_lines([f"{what:<9}{', '.join(names)}" for what, names in registered().items()])
     return 0
 
 
@@ -354,13 +355,14 @@ def _show_analysis(source: str, found: Mapping[str, Any]) -> None:
     from .console import show_lines, show_table
 
     rows = [
-        (str(g["name"]), f"{g['units']:,}", _short([str(p) for p in g.get("parameters") or ()]))
+        (str(g["name"]), f"{g['units']:,}", _short([f"{name}:{axis}" for name, axis in g.get("parameters") or ()]))
         for g in found.get("groups") or ()
     ]
     show_table(f"groups of {source}", ("group", "units", "parameters"), rows, right=(1,))
     lines = [f"{key:<9}{found[key]:,}" for key in ("units", "atoms") if isinstance(found.get(key), int)]
     lines += [f"pinned   {text}" for text in _entries(found.get("pinned"))]
-    lines += [f"opaque   {text}" for text in _entries(found.get("opaque_ops"))]
+    lines += [f"opaque   {text}" for text in _entries(found.get("opaque_ops"))] or ["opaque   none"]
+    lines += [f"why      {text}" for text in _entries(found.get("opaque_reasons"))]
     if isinstance(found.get("seconds"), (int, float)):
         lines.append(f"seconds  {found['seconds']:.2f}")
     show_lines(lines)

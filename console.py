@@ -69,13 +69,13 @@ def show_report(report: Mapping[str, Any], title: str) -> None:
 
 
 def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
-    """A plain table on stdout; columns in ``right`` are aligned to the right, the last column may wrap."""
+    """A plain table on stdout; columns in ``right`` are numbers; the first column and numbers do not wrap."""
     from rich.table import Table
     from rich.text import Text
 
     table, right = Table(), set(right)
     for k, head in enumerate(heads):
-        table.add_column(head, justify="right" if k in right else "left", no_wrap=k + 1 < len(heads), overflow="fold")
+        table.add_column(head, justify="right" if k in right else "left", no_wrap=k in right or k == 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = _stdout()
@@ -131,8 +131,8 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"units    {units.get('removed', 0):,} of {units.get('total', 0):,} removed{pinned}"
     if "verify" in report:
         yield f"verify   {verify_text(report['verify'])}"
-    if report.get("copies"):
-        yield f"copies   {report['copies']} nodes only move channels"
+    if report.get("copies") is not None:
+        yield f"copies   {report['copies']} nodes that only move data beyond the dense model's"
     for op, cost in (report.get("opaque_ops") or {}).items():
         yield f"opaque   {op}: not known, {_cost(cost)}"
     if units and not units.get("removed"):

@@ -36,6 +36,15 @@ def explain(name: str) -> list[str]:
     return lines
 
 
+def registered() -> dict[str, list[str]]:
+    """What else can be named: criteria for ``score{method=…}``, targets, and the ops that are understood."""
+    _fill()
+    from .ir.opset import OPS
+    from .passes.score.scoring import CRITERIA
+
+    return {"criteria": sorted(CRITERIA), "targets": list(TARGETS), "ops": sorted(OPS)}
+
+
 def known_pass(name: str) -> None:
     """Raise :class:`UsageError` unless ``name`` is a pass or ``all``."""
     _fill()

@@ -58,7 +58,7 @@ def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     VerificationError
         The compact file does not say which plan made it, or the plan does not fit the dense file.
     """
-    from .ir.frontends.onnx import read_model
+    from .ir.frontends.onnx_file import read_model
 
     small = read_model(str(compact))
     groups = _groups(read_model(str(dense)))
@@ -95,7 +95,7 @@ def _outputs(model: onnx.ModelProto, graph: Graph, inputs: list[Any]) -> list[An
 
 def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files."""
-    from .ir.frontends.onnx import read_model
+    from .ir.frontends.onnx_file import read_model
     from .runtime.profile import compare
 
     models = [read_model(str(path)) for path in (dense, compact)]

@@ -192,7 +192,7 @@ def _spread(levels: Vector, shape: tuple[int, ...], node: Node) -> Vector:
 
 def evaluate(graph: Graph, node: Node, operands: list[Vector]) -> Vector | None:
     """An elementwise node computed on numbers, by the dialect's own runtime; None where it cannot be."""
-    found: Vector | None = import_module(f"prunec.ir.emit.{graph.dialect}").evaluate(node, operands)
+    found: Vector | None = import_module(f"prunec.ir.emit.{graph.dialect}").evaluate(graph, node, operands)
     return found
 
 

@@ -268,7 +268,9 @@ def sample_inputs(graph: Graph, seed: int) -> list[Any]:
 
 def other_batch(graph: Graph, inputs: list[Any]) -> list[Any]:
     """The inputs with one example more where the batch is dynamic: a size that was fixed by mistake shows."""
-    return [_with_one_more(x) if v.is_tensor and 0 in v.dynamic else x for v, x in zip(graph.inputs, inputs, strict=True)]
+    return [
+        _with_one_more(x) if v.is_tensor and 0 in v.dynamic else x for v, x in zip(graph.inputs, inputs, strict=True)
+    ]
 
 
 def _with_one_more(x: Any) -> Any:

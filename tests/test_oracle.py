@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ WHOLE = ["plain", "grouped_query_decoder"]  # compiled with ONNX; the others so 
 WITHOUT_UNITS = {"index_of_channels", "in_place_views"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def halved(name: str) -> tuple[Subject, State]:
     """A micro network after the default pipeline at ``ratio=0.5``, counts not aligned."""
     subject = known(name)
@@ -121,11 +121,13 @@ def trained_once(module: nn.Module, inputs: micro.Inputs, seed: int) -> Any:
     args, kwargs = oracle.split(inputs)
     outputs = module(*args, **kwargs)
     leaves = [t for t in pytree.tree_leaves(outputs) if t.requires_grad]
-    sum(t.square().sum() for t in leaves).backward()  # type: ignore[union-attr]
+    sum(t.square().sum() for t in leaves).backward()
     return pytree.tree_map_only(torch.Tensor, lambda t: t.detach(), outputs)
 
 
-_LOST = pytest.mark.xfail(strict=True, reason="exported in evaluation mode, fused attention has no dropout left to train")
+_LOST = pytest.mark.xfail(
+    strict=True, reason="exported in evaluation mode, fused attention has no dropout left to train"
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=_LOST) if n == "transformer_encoder" else n for n in NAMES])
@@ -173,7 +175,9 @@ def test_dropout_draws_in_training_only() -> None:
     assert distance(call(compact, subject.inputs), call(compact, subject.inputs)) == 0
 
 
-@pytest.mark.parametrize(("name", "tied"), [("tied_embedding", ("embedding", "head")), ("grouped_query_decoder", ("emb", "head"))])
+@pytest.mark.parametrize(
+    ("name", "tied"), [("tied_embedding", ("embedding", "head")), ("grouped_query_decoder", ("emb", "head"))]
+)
 def test_ties_stay_tied(name: str, tied: tuple[str, str], tmp_path: Path) -> None:
     save_graph(halved(name)[1].graph, tmp_path)
     for module in (module_of(name), emit(load_graph(tmp_path))):
@@ -251,7 +255,7 @@ def test_opaque_ops_are_those_that_are_expected(name: str) -> None:
 # ---------------------------------------------------------------------- the whole compile, ONNX included
 
 
-def compile_whole(name: str) -> prunec.api.Result:  # type: ignore[name-defined]
+def compile_whole(name: str) -> prunec.api.Result:
     module, inputs = micro.build(name)
     floats = pytree.tree_map_only(torch.Tensor, lambda t: t.float() if t.is_floating_point() else t, inputs)
     return prunec.compile(module.float(), floats, HALF, measure=False)
@@ -272,6 +276,7 @@ def test_compile_is_verified_in_onnx_runtime_and_repeats_to_the_byte(name: str, 
     first.save(tmp_path / "artifact")
     loaded = prunec.load(tmp_path / "artifact")
     assert loaded.module is not None
+    assert first.module is not None
     _, inputs = micro.build(name)
     floats = pytree.tree_map_only(torch.Tensor, lambda t: t.float() if t.is_floating_point() else t, inputs)
     assert distance(call(first.module, floats), call(loaded.module, floats)) == 0

@@ -103,17 +103,15 @@ def test_a_zero_head_does_not_hide_a_wrong_scale(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fx_names, "explicit", lambda graph, node: {})
     subject = oracle.subject(model, inputs)
     assert subject.error(subject.groups.prunable[-1:]) == 0, "the model's own weights hide the mistake"
-    with pytest.raises(VerificationError, match="with random weights|dropped alone"):
+    with pytest.raises(VerificationError, match=r"with random weights|dropped alone"):
         pruned(subject)
 
 
 def test_an_index_that_still_counts_from_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fx_names, "explicit", lambda graph, node: {})
     subject = fresh("counted_from_the_end")
-    with pytest.raises(VerificationError):
-        for seed in range(4):
-            state = subject.state(seed)
-            Runner(ensured={"canonical"}).run(Recipe.parse(HALF.replace("l2", "random")), state)
+    with pytest.raises(VerificationError, match="dropped alone"):
+        pruned(subject, "score,plan{ratio=0},eliminate,verify")
 
 
 class Reversed(nn.Module):

@@ -238,7 +238,7 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
     return [t.detach().numpy() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
 
 
-def evaluate(node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
     """A node computed on numbers in place of its operands; None where it reads something else as well."""
     table = {
         v: torch.from_numpy(np.ascontiguousarray(x))

@@ -209,7 +209,7 @@ def _session(model: ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def evaluate(node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
     """A node computed on numbers in place of its operands; None where it reads something else as well."""
     given = [v for v in node.call["inputs"] if v is not None]
     table = {v: x.astype(np.float32) for v, x in zip(node.inputs, operands, strict=False) if v is not None}
@@ -220,7 +220,11 @@ def evaluate(node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.floa
     proto = helper.make_node(node.call["op_type"], inputs, ["y"], **node.call["attributes"])
     declared = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, table[v].shape) for v, n in names.items()]
     result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
-    model = helper.make_model(helper.make_graph([proto], "one", declared, [result]))
+    model = helper.make_model(
+        helper.make_graph([proto], "one", declared, [result]),
+        opset_imports=[helper.make_opsetid("", graph.source["opset"])],
+        ir_version=graph.source["ir_version"],
+    )
     try:
         session = _session(model)
         (found,) = session.run(None, {n: table[v] for v, n in names.items()})

@@ -7,9 +7,11 @@ are computed once, and assertions are dropped.  Start at :func:`export` and :fun
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +29,9 @@ Exported = torch.export.ExportedProgram
 _DROPPED = ("aten._assert", "aten.sym_constrain", "aten._guards", "aten.sym_assert")
 _SHAPE_ONLY = ("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
 _VIEWS = frozenset(
-    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze slice select transpose permute expand expand_as detach "
-    "alias chunk split split_with_sizes unbind contiguous narrow t swapaxes swapdims view_as diagonal to _to_copy "
-    "dropout".split()
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze slice select transpose permute expand expand_as "
+    "detach alias chunk split split_with_sizes unbind contiguous narrow t swapaxes swapdims view_as diagonal to "
+    "_to_copy dropout".split()
 )
 
 
@@ -41,11 +43,10 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     ModelError
         When ``torch.export`` cannot trace the model.
     """
-    training = model.training
+    modes = {part: part.training for part in model.modules()}
     model.eval()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             return _export_dynamic(model, args, dict(kwargs)) or _export(model, args, dict(kwargs), None)
     except ModelError:
         raise
@@ -55,7 +56,21 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
             hint="check that the example inputs fit; data-dependent control flow must be rewritten",
         ) from error
     finally:
-        model.train(training)
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns, and logs the tracebacks of what it tries in vain."""
+    known = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(known)
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> Exported:
@@ -281,11 +296,7 @@ class _Reader:
         root, here = self._root(mutated), self.position[node]
         family = [n for n in self.position if self._root(n) is root and n is not mutated]
         later = [n for n in family if any(self.position[u] > here for u in n.users)]
-        if later or (
-            mutated.op == "placeholder"
-            and any(self.position[u] > here for u in mutated.users)
-            and self._is_state(mutated)
-        ):
+        if later or self._is_state(root):
             raise _NeedsFunctional
         twin = getattr(packet, overload)
         for user in list(mutated.users):

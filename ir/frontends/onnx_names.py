@@ -140,10 +140,10 @@ def _group_norm(a: Arguments) -> dict[str, Any]:
 def _trailing(a: Arguments) -> dict[str, Any]:
     """``axis`` to the end is normalised; scale and bias have one element for each position there."""
     x = _x(a)
-    count = rank(x) - axis_of(_attribute(a, "axis", -1), x)
-    if any(v is not None and rank(v) != count for v in a["inputs"][1:]):
+    first = axis_of(_attribute(a, "axis", -1), x)
+    if any(v is not None and v.shape != shape_of(x)[first:] for v in a["inputs"][1:]):
         raise Declined("the scale is broadcast")
-    return {"rank": count}
+    return {"rank": rank(x) - first}
 
 
 def _along(default: int) -> Read:
@@ -159,7 +159,8 @@ def _softmax(a: Arguments) -> dict[str, Any]:
 
 
 def _mean_variance(a: Arguments) -> dict[str, Any]:
-    return {"dims": axes_of(list(_attribute(a, "axes", (0, 2, 3))), _x(a)), "keepdim": False}
+    """All axes count: ONNX Runtime adds no epsilon, so a channel of zeros is 0 / 0 and cannot stand for a removed one."""
+    return {"dims": tuple(range(rank(_x(a)))), "keepdim": False}
 
 
 def _attention(a: Arguments) -> dict[str, Any]:
@@ -288,7 +289,7 @@ def _tile(a: Arguments) -> dict[str, Any]:
     repeats = integers(a, 1)
     if repeats is None or a[OPSET] < 6:
         raise Declined("repeats of opset 1")
-    return {"repeats": _numbers(repeats)}
+    return {"repeats": repeats}
 
 
 def _pad(a: Arguments) -> dict[str, Any]:
@@ -489,7 +490,6 @@ NAMES: Table = {
     "GroupNormalization": Spelling("group_norm", _first(3), _group_norm, renamed(groups="num_groups")),
     "LayerNormalization": Spelling("layer_norm", _first(3), _trailing),
     "RMSNormalization": Spelling("layer_norm", _first(2), _trailing),
-    "SimplifiedLayerNormalization": Spelling("layer_norm", _first(2), _trailing),
     "LpNormalization": Spelling("normalise", _first(1), _along(-1)),
     "MeanVarianceNormalization": Spelling("normalise", _first(1), _mean_variance),
     "LRN": Spelling("local_response_norm", _first(1)),

@@ -26,6 +26,10 @@ def reshape(site: Site) -> list[Axes]:
 
     Axes that have no such grid (``8 7 -> 7 8``) are kept; the others, before and after them, are not concerned.
     """
+    return [_reshaped(site)]
+
+
+def _reshaped(site: Site) -> Axes:
     x, shape = site.x, site.shape
     before = [len(axis) for axis in x]
     if not math.prod(before) or math.prod(before) != math.prod(shape):
@@ -34,6 +38,15 @@ def reshape(site: Site) -> list[Axes]:
     for axes, sizes in _blocks(x, shape):
         result = _regrouped(site, axes, sizes) + result
     _keep_sizes_computable(site, result)
+    return result
+
+
+@moves("reshape_as", refit=_shape)
+def reshape_as(site: Site) -> list[Axes]:
+    """A reshape to the shape of a second operand: the result has that operand's axes."""
+    result = _reshaped(site)
+    for axis, other in zip(result, site.axes[1] or [], strict=True):
+        site.atoms.unify(axis, other)
     return [result]
 
 
@@ -201,10 +214,12 @@ def _padding(site: Site, axis: Axis, size: int) -> Axis:
 
 @moves("tile")
 def tile(site: Site) -> list[Axes]:
-    """The whole tensor repeated ``repeats`` times along each axis."""
+    """The whole tensor repeated ``repeats`` times along each axis; None where that depends on the input's sizes."""
     repeats = site.attrs["repeats"]
     x = [pinned(1)] * (len(repeats) - len(site.x)) + list(site.x)
-    return [[np.tile(axis, r) for axis, r in zip(x, repeats, strict=True)]]
+    for axis in (axis for axis, r in zip(x, repeats, strict=True) if r is None):
+        site.pin(axis, "repeated as often as the input's sizes say")
+    return [[pinned(n) if r is None else np.tile(axis, r) for axis, r, n in zip(x, repeats, site.shape, strict=True)]]
 
 
 @moves("repeat_each")

@@ -67,12 +67,34 @@ class MakePlan(Pass):
         budgets = {k: v for k in ("ratio", "macs", "params") if (v := getattr(self, k)) is not None}
         if not budgets:
             raise UsageError("plan: no budget given", hint="plan{ratio=0.5}, plan{macs=0.5} or plan{params=0.5}")
-        block = state.target.channel_block if self.align == "auto" else self.align
-        search = _Search(self, state.facts["groups"], state.facts["scores"], block, budgets)
-        plan = search.plan()
+        search, plan = self._planned(state, budgets)
         if not any(plan.dropped.values()) and self.ratio != 0:
             state.notes.append("nothing was pruned: " + search.why_nothing())
         return plan
+
+    def _planned(self, state: State, budgets: dict[str, float]) -> tuple[_Search, Plan]:
+        """The plan in the largest block of channels in which the budget can be met."""
+        blocks = _blocks(state, self.align)
+        for block in blocks:
+            search = _Search(self, state.facts["groups"], state.facts["scores"], block, budgets)
+            try:
+                plan = search.plan()
+            except BudgetError:
+                if block == blocks[-1]:
+                    raise
+                continue
+            if block != blocks[0]:
+                state.notes.append(f"plan: blocks of {block} channels, for the budget cannot be met in {blocks[0]}")
+            return search, plan
+        raise AssertionError("no block of channels to try")
+
+
+def _blocks(state: State, align: int | Literal["auto"]) -> list[int]:
+    """The blocks to try: the one asked for, or the target's and its halves, for the budget comes first."""
+    if align != "auto":
+        return [align]
+    block = state.target.channel_block
+    return [block >> k for k in range(block.bit_length())]
 
 
 def _between(

@@ -123,7 +123,9 @@ assert not heavy, heavy
 
 def test_help_imports_nothing_heavy() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(prunec.__file__).parent.parent)}
-    done = subprocess.run([sys.executable, "-c", _NO_TORCH], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_TORCH], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -16,7 +16,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from prunec.ir.analysis import analyse
 from prunec.ir.emit.onnx import emit, run, sample_inputs
 from prunec.ir.errors import ModelError
-from prunec.ir.frontends.onnx import from_onnx, read_model
+from prunec.ir.frontends.onnx import from_onnx
+from prunec.ir.frontends.onnx_file import read_model
 from prunec.ir.graph import Graph
 from prunec.passes.canonicalize import canonical
 from prunec.passes.check import broken
@@ -165,6 +166,35 @@ def attention(opset: int = 18) -> ModelProto:
     ]
     weights = {"wqkv": weight(12, 24), "wo": weight(8, 12), "zero": ints(0), "one": ints(1), "heads": ints(2)}
     return build(nodes, weights | {"size": ints(4), "three": np.int64(3), "rest": ints(-1)}, LINEAR, opset=opset)
+
+
+def fused_attention(heads: int = 2, mask: NDArray[Any] | None = None, **attributes: Any) -> ModelProto:
+    """Attention of opset 23 with two key heads of size 4."""
+    sizes = {"q": heads, "k": 2, "v": 2}
+    nodes: list[NodeProto] = []
+    weights: dict[str, Any] = {"flat": ints(0, 0, -1), "wo": weight(4 * heads, 12)}
+    for i, n in sizes.items():
+        weights |= {f"w{i}": weight(12, 4 * n, seed=ord(i)), f"s{i}": ints(0, 0, n, 4)}
+        nodes.append(node("MatMul", f"x w{i}", f"{i}1"))
+        nodes.append(node("Reshape", f"{i}1 s{i}", f"{i}2"))
+        nodes.append(node("Transpose", f"{i}2", f"{i}3", perm=[0, 2, 1, 3]))
+    if mask is not None:
+        weights["mask"] = mask
+    nodes += [
+        node("Attention", "q3 k3 v3" + " mask" * (mask is not None), "o", **attributes),
+        node("Transpose", "o", "ot", perm=[0, 2, 1, 3]),
+        node("Reshape", "ot flat", "of"),
+        node("MatMul", "of wo", "y"),
+    ]
+    return build(nodes, weights, {"x": ("N", "S" if mask is None else 16, 12)}, opset=23)
+
+
+def packed_attention() -> ModelProto:
+    """Heads packed into one axis: left alone."""
+    nodes = [node("MatMul", f"x w{i}", i) for i in "qkv"]
+    nodes += [node("Attention", "q k v", "o", q_num_heads=2, kv_num_heads=2), node("MatMul", "o wo", "y")]
+    weights = {f"w{i}": weight(12, 8, seed=ord(i)) for i in "qkv"} | {"wo": weight(8, 12)}
+    return build(nodes, weights, LINEAR, opset=23)
 
 
 MODELS: dict[str, tuple[ModelProto, int]] = {
@@ -416,6 +446,93 @@ MODELS: dict[str, tuple[ModelProto, int]] = {
         ),
         6,
     ),
+    "rms_norm": (
+        build(
+            [node("MatMul", "x a", "h"), node("RMSNormalization", "h g", "n"), node("MatMul", "n v", "y")],
+            {"a": weight(12, 6), "g": weight(6), "v": weight(6, 2)},
+            LINEAR,
+            opset=23,
+        ),
+        6,
+    ),
+    "rms_norm_two_axes": (
+        build(
+            [
+                *HEAD,
+                node("Transpose", "h", "last", perm=[0, 2, 3, 1]),
+                node("RMSNormalization", "last g", "n", axis=-2),
+                node("Transpose", "n", "t", perm=[0, 3, 1, 2]),
+                *TAIL,
+            ],
+            ENDS | {"g": weight(8, 8)},
+            opset=23,
+        ),
+        8,
+    ),
+    "local_response_norm": (between(node("LRN", "h", "t", size=3)), 0),
+    "lp_norm": (between(node("LpNormalization", "h", "t", axis=1, p=1)), 8),
+    "lp_norm_of_rows": (between(node("LpNormalization", "h", "t")), 8),
+    "mean_variance": (between(node("MeanVarianceNormalization", "h", "t")), 8),
+    "mean_variance_of_channels": (between(node("MeanVarianceNormalization", "h", "t", axes=[1, -1])), 8),
+    "top_of_rows": (
+        between(node("TopK", "h k", "top at"), node("Cast", "at", "f", to=1), node("Add", "top f", "t"), k=ints(3)),
+        8,
+    ),
+    "top_channels": (between(node("TopK", "h k", "t at", axis=1), k=ints(8)), 0),
+    "top_old": (between(node("TopK", "h", "t at", axis=2, k=3), opset=9), 8),
+    "argmax_of_rows": (between(node("ArgMax", "h", "at", axis=-1), node("Cast", "at", "t", to=1)), 8),
+    "argmax_of_rows_dropped": (
+        between(
+            node("ArgMin", "h", "at", axis=-1, keepdims=0),
+            node("Cast", "at", "f", to=1),
+            node("Unsqueeze", "f last", "t"),
+            last=ints(-1),
+        ),
+        8,
+    ),
+    "argmax_of_channels": (
+        build(
+            [*HEAD, node("ArgMax", "h", "at", axis=1), node("Cast", "at", "f", to=1), node("Mul", "x f", "y")],
+            {"w1": ENDS["w1"]},
+        ),
+        0,
+    ),
+    "cumsum_of_rows": (between(node("CumSum", "h at", "t", exclusive=1), at=np.int64(-1)), 8),
+    "cumsum_of_channels": (between(node("CumSum", "h at", "t", reverse=1), at=np.int32(1)), 0),
+    "tile_channels": (
+        build(
+            [*HEAD, node("Tile", "h times", "t"), node("Conv", "t w2", "y")],
+            {"w1": ENDS["w1"], "times": ints(1, 2, 1, 3), "w2": weight(4, 16, 1, 1)},
+        ),
+        8,
+    ),
+    "tile_by_a_size": (
+        build(
+            [
+                node("Shape", "x", "s"),
+                node("Gather", "s zero", "n", axis=0),
+                node("Concat", "n one one", "times", axis=0),
+                node("Tile", "token times", "tokens"),
+                node("MatMul", "x w", "h"),
+                node("Concat", "tokens h", "z", axis=1),
+                node("MatMul", "z v", "y"),
+            ],
+            {
+                "zero": ints(0),
+                "one": ints(1),
+                "token": weight(1, 1, 6),
+                "w": weight(12, 6),
+                "v": weight(6, 2),
+            },
+            LINEAR,
+        ),
+        6,
+    ),
+    "attention_fused": (fused_attention(), 2 + 4 + 4),
+    "attention_fused_scaled": (fused_attention(scale=0.3, is_causal=1, softcap=2.0), 2 + 4 + 4),
+    "attention_fused_masked": (fused_attention(mask=weight(16, 16)), 2 + 4 + 4),
+    "attention_fused_masked_heads": (fused_attention(mask=weight(1, 2, 16, 16)), 2 + 4 + 4),
+    "attention_fused_grouped": (fused_attention(heads=4), 2 + 2 + 4 + 4),
 }
 
 
@@ -545,6 +662,36 @@ def test_reshape_by_data_is_left_alone() -> None:
     _, groups = analysed(model)
     assert len(groups.prunable) == 0
     assert groups.analysis.opaque[0].why == "the shape of %r is not known"
+
+
+def norm_with_one_scale(op_type: str, opset: int) -> ModelProto:
+    nodes = [node("MatMul", "x a", "h"), node(op_type, "h g", "n"), node("MatMul", "n v", "y")]
+    return build(nodes, {"a": weight(12, 6), "g": weight(1), "v": weight(6, 2)}, LINEAR, opset=opset)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (norm_with_one_scale("RMSNormalization", 23), "the scale is broadcast"),
+        (norm_with_one_scale("LayerNormalization", 18), "the scale is broadcast"),
+        (packed_attention(), "attention with a cache, or on packed heads"),
+        (fused_attention(4, weight(16, 16)), "grouped queries with a mask"),
+    ],
+    ids=["rms_norm", "layer_norm", "packed_heads", "grouped_with_mask"],
+)
+def test_forms_without_a_declaration_decline(model: ModelProto, why: str) -> None:
+    _, groups = compact(model)
+    assert [o.why for o in groups.analysis.opaque] == [why]
+
+
+def test_sizes_stay_open_where_inference_forgets_a_default() -> None:
+    graph = from_onnx(MODELS["mean_variance"][0])
+    assert graph.inputs[0].dynamic == {0}
+
+
+def test_an_op_of_the_runtime_alone_is_refused() -> None:
+    """ONNX Runtime has it in the default domain; the standard has not."""
+    refused(lambda: from_onnx(norm_with_one_scale("SimplifiedLayerNormalization", 18)), "SimplifiedLayerNormalization")
 
 
 def test_model_that_the_runtime_cannot_run_is_pinned() -> None:

@@ -35,7 +35,7 @@ def test_letters_bound_to_attributes_stand_in_the_signature() -> None:
 
 
 def test_the_frontend_names_only_ops_that_are_declared() -> None:
-    undeclared = {kind: s.op for kind, s in NAMES.items() if s.op not in OPS} 
+    undeclared = {kind: s.op for kind, s in NAMES.items() if s.op not in OPS}
     assert set(undeclared) <= {"aten.sym_size.int"}, undeclared
 
 

@@ -51,12 +51,12 @@ def _unsettle(part: nn.Module) -> None:
     """Give a normalisation statistics and scales that are not its defaults."""
     with torch.no_grad():
         if isinstance(getattr(part, "running_mean", None), Tensor):
-            part.running_mean.normal_()  # type: ignore[union-attr, operator]
-            part.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr, operator]
+            part.running_mean.normal_()  # type: ignore[operator]
+            part.running_var.uniform_(0.5, 1.5)  # type: ignore[operator]
         if "Norm" in type(part).__name__ and isinstance(getattr(part, "weight", None), Tensor):
-            part.weight.uniform_(0.5, 1.5)  # type: ignore[union-attr, operator]
+            part.weight.uniform_(0.5, 1.5)  # type: ignore[operator]
             if isinstance(getattr(part, "bias", None), Tensor):
-                part.bias.normal_()  # type: ignore[union-attr, operator]
+                part.bias.normal_()  # type: ignore[operator]
 
 
 class Net(nn.Module):
@@ -288,6 +288,9 @@ def transformer_encoder() -> Made:
 class Decoder(nn.Module):
     """Rotary grouped-query attention with repeated key heads, SwiGLU, RMS norms, embedding tied to the head."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, rows: int = 23, e: int = 8, h: int = 4, k: int = 2, d: int = 4, m: int = 10) -> None:
         super().__init__()
         self.h, self.k, self.d = h, k, d
@@ -363,7 +366,9 @@ def layer_norm() -> Made:
         return m.out(m.last(x + m.b(F.gelu(m.a(m.first(x))))))  # type: ignore[no-any-return]
 
     norms = {"first": nn.LayerNorm(8), "last": nn.LayerNorm(8)}
-    return Net(run, embed=nn.Linear(6, 8), a=nn.Linear(8, 14), b=nn.Linear(14, 8), out=nn.Linear(8, 5), **norms), tokens(6)
+    return Net(
+        run, embed=nn.Linear(6, 8), a=nn.Linear(8, 14), b=nn.Linear(14, 8), out=nn.Linear(8, 5), **norms
+    ), tokens(6)
 
 
 @case
@@ -479,7 +484,7 @@ def uneven_split() -> Made:
     def run(m: Any, x: Tensor) -> Tensor:
         a, b, c = m.a(x).split([2, 5, 3], 1)
         d, e = torch.tensor_split(m.c(b), 2, 1)
-        return m.b(torch.cat([c, a], 1)) + d.sum(1, keepdim=True) * e.mean(1, keepdim=True)
+        return d.sum(1, keepdim=True) * e.mean(1, keepdim=True) + m.b(torch.cat([c, a], 1))  # type: ignore[no-any-return]
 
     return Net(run, a=nn.Conv2d(3, 10, 1), b=nn.Conv2d(5, 4, 1), c=nn.Conv2d(5, 7, 1)), image()
 

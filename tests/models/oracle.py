@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def subject(module: nn.Module, inputs: micro.Inputs) -> Subject:
     return Subject(module, inputs, canonical(from_exported(export(module, args, kwargs))))
 
 
-@lru_cache(maxsize=None)
+@cache
 def known(name: str) -> Subject:
     """The subject of one micro network; shared, so leave it as it is."""
     return subject(*micro.build(name))
@@ -130,7 +130,7 @@ def masked_source(module: nn.Module, kept: dict[str, Any]) -> nn.Module:
 
 
 def distance(expected: Any, found: Any) -> float:
-    """The largest difference over all tensors, relative to each one's largest magnitude; inf where structures differ."""
+    """The largest difference relative to the largest magnitude, over all tensors; inf where structures differ."""
     a, b = pytree.tree_flatten(expected), pytree.tree_flatten(found)
     if a[1] != b[1]:
         return float("inf")

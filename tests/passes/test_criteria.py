@@ -1,0 +1,131 @@
+"""Criteria on cases worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import prunec
+from prunec.ir.errors import ModelError, UsageError
+from prunec.passes.score.scoring import CRITERIA, Scores, Scoring
+
+from ..models import oracle
+from .subjects import mlp, scored, total, two_units
+
+RAW = "score{{method={},normalize=none}}"
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("l1", [3 + 4 + 12, 1 + 2 + 2]),
+        ("l2", [np.sqrt(9 + 16 + 144), np.sqrt(1 + 4 + 4)]),
+        ("lamp", [9 / 25 + 16 / 16 + 144 / 144, 1 / 26 + 4 / 148]),
+        ("fpgm", [np.sqrt(9 + 9), np.sqrt(9 + 9)]),
+        # h = (11, 4), y = 12·11 - 2·4: dL/dW2 = 2h, dL/dW1 = W2ᵀ·2x, dL/db1 = 2·W2
+        ("taylor", [12 * 22 + 3 * 24 + 4 * 48, 2 * 8 + 1 * 8 + 2 * 4]),
+    ],
+)
+def test_by_hand(method: str, expected: list[float]) -> None:
+    np.testing.assert_allclose(scored(two_units(), RAW.format(method), loss=total), expected)
+
+
+def test_bn_gamma() -> None:
+    np.testing.assert_allclose(scored(two_units(norm=True), RAW.format("bn_gamma")), [0.25, 0.75])
+    np.testing.assert_allclose(scored(two_units(), RAW.format("bn_gamma")), [1, 1])
+
+
+def test_fpgm_of_three_filters() -> None:
+    """The one in the middle is the most replaceable."""
+    first = nn.Linear(2, 3)
+    model = nn.Sequential(first, nn.Linear(3, 1)).double()
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]))
+    subject = oracle.subject(model, (torch.randn(2, 2).double(),))
+    np.testing.assert_allclose(scored(subject, RAW.format("fpgm")), [15, 10, 15])
+
+
+def test_taylor_without_a_loss_is_the_mean_square_of_the_outputs() -> None:
+    """Two equal rows: dL/dy is y in each, so the scores are those of the sum, times y."""
+    subject = two_units()
+    y = float(oracle.call(subject.module, subject.inputs)[0])
+    np.testing.assert_allclose(scored(subject, RAW.format("taylor")), [528 * abs(y), 32 * abs(y)])
+
+
+def test_a_criterion_sums_over_everything_that_goes_with_a_unit() -> None:
+    """A residual stream counts in every layer that reads or writes it."""
+    subject = oracle.known("residual")
+    elements = scored(subject, "score{method=" + f"{__name__}:elements" + ",normalize=none}")
+    groups = {len(g): elements[np.searchsorted(subject.groups.prunable, g.units)] for g in subject.groups.groups}
+    stem = 3 * 9 + 4 + 6 * 9 + 6 * 9 + 4 + 10 * 9 + 12 * 1  # own filter, two batch norms, and what reads or adds
+    batch_norms_without_statistics = 2 * 2
+    assert set(groups[8].tolist()) == {stem - 8 + batch_norms_without_statistics}
+
+
+def elements(scoring: Scoring) -> Scores:
+    """How many elements a unit has."""
+    return scoring.total(lambda p: np.ones(p.data.shape))
+
+
+@pytest.mark.parametrize(("how", "expected"), [("mean", [19 / 12, 5 / 12]), ("max", [1, 5 / 19]), ("none", [19, 5])])
+def test_normalized_within_each_group(how: str, expected: list[float]) -> None:
+    np.testing.assert_allclose(scored(two_units(), f"score{{method=l1,normalize={how}}}"), expected)
+
+
+def test_per_multiply_accumulate() -> None:
+    """A hidden unit costs 2 MACs in and 1 out, for each of two rows."""
+    found = scored(two_units(), "score{method=l1,normalize=none,per=macs}")
+    np.testing.assert_allclose(found, [19 / 6, 5 / 6])
+
+
+def test_random_is_reproducible() -> None:
+    subject = mlp(4, 8, 2)
+    first, again, other = (scored(subject, RAW.format("random"), seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_users_criterion_by_decorator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunec.passes.score.scoring.CRITERIA", CRITERIA)
+
+    @prunec.criterion("test_elements")
+    def mine(scoring: Scoring) -> Scores:
+        """How many elements a unit has."""
+        return scoring.total(lambda p: np.ones(p.data.shape))
+
+    try:
+        np.testing.assert_array_equal(scored(two_units(), RAW.format("test_elements")), [4, 4])
+    finally:
+        del CRITERIA["test_elements"]
+
+
+def test_a_users_criterion_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_criteria.py").write_text("def first(scoring):\n    return -scoring.zeros().cumsum() + 7.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    np.testing.assert_array_equal(scored(two_units(), RAW.format("my_criteria:first")), [7, 7])
+    with pytest.raises(UsageError, match="cannot be imported"):
+        scored(two_units(), RAW.format("my_criteria:absent"))
+
+
+def of_the_wrong_shape(scoring: Scoring) -> Scores:
+    return np.zeros(1)
+
+
+def not_finite(scoring: Scoring) -> Scores:
+    return scoring.zeros() + np.nan
+
+
+def test_refusals() -> None:
+    with pytest.raises(UsageError, match="unknown criterion 'nonsense'") as error:
+        scored(two_units(), RAW.format("nonsense"))
+    assert "bn_gamma" in error.value.hint
+    with pytest.raises(UsageError, match=r"gave \(1,\) scores for 2 units"):
+        scored(two_units(), RAW.format(f"{__name__}:of_the_wrong_shape"))
+    with pytest.raises(ModelError, match="NaN or infinite scores"):
+        scored(two_units(), RAW.format(f"{__name__}:not_finite"))
+    with pytest.raises(UsageError, match="cannot be 'median'"):
+        scored(two_units(), "score{normalize=median}")

@@ -1,0 +1,189 @@
+"""Everything that a compile refuses, with the error's class, its exit code and what it tells the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import prunec
+from prunec import cli
+from prunec.ir.errors import BudgetError, ModelError, PrunecError, UsageError
+
+from .models import micro
+
+X = (torch.randn(2, 6),)
+
+
+def mlp(**changes: float) -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        for name, value in changes.items():
+            model.get_parameter(name.replace("_", ".")).view(-1)[0] = value
+    return model
+
+
+def compiled(model: Any, inputs: Any = X, **options: Any) -> prunec.api.Result:
+    return prunec.compile(model, inputs, **{"measure": False, "verify": False, **options})
+
+
+class Counting(nn.Module):
+    """Changes its own buffer while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)  # type: ignore[operator]
+        return self.layer(x) + self.calls  # type: ignore[no-any-return]
+
+
+class Branching(nn.Module):
+    """Control flow that depends on the data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[PrunecError], str]] = {
+    "NaN weights": (lambda: compiled(mlp(**{"0_weight": float("nan")})), ModelError, "parameter '0.weight' holds NaN"),
+    "infinite weights": (lambda: compiled(mlp(**{"2_bias": float("inf")})), ModelError, "parameter '2.bias' holds NaN"),
+    "no example inputs": (lambda: compiled(mlp(), None), UsageError, "needs example_inputs"),
+    "inputs that do not fit": (lambda: compiled(mlp(), (torch.randn(2, 5),)), ModelError, "torch.export cannot trace"),
+    "unknown model type": (lambda: compiled(object()), ModelError, "object is not understood"),
+    "a number": (lambda: compiled(3), ModelError, "int is not understood"),
+    "a file that is not there": (lambda: compiled("nothing.onnx", None), ModelError, "nothing.onnx"),
+    "unknown criterion": (lambda: compiled(mlp(), pipeline="score{method=no}"), UsageError, "unknown criterion 'no'"),
+    "unknown pass": (lambda: compiled(mlp(), pipeline="nonsense"), UsageError, "unknown pass 'nonsense'"),
+    "unknown option": (lambda: compiled(mlp(), pipeline="score{way=l2}"), UsageError, "has no option 'way'"),
+    "bad value": (
+        lambda: compiled(mlp(), pipeline="score,plan{ratio=lots}"),
+        UsageError,
+        "plan{ratio} cannot be 'lots'",
+    ),
+    "bad ratio": (lambda: compiled(mlp(), ratio=1.0), UsageError, "ratio} cannot be 1.0"),
+    "bad latency": (lambda: compiled(mlp(), latency=0.0), UsageError, "latency cannot be 0.0"),
+    "two budgets": (lambda: compiled(mlp(), ratio=0.5, macs=0.5), UsageError, "two budgets: ratio and macs"),
+    "budget and pipeline": (
+        lambda: compiled(mlp(), pipeline="score", ratio=0.5),
+        UsageError,
+        "both a pipeline and ratio",
+    ),
+    "unknown target": (lambda: compiled(mlp(), target="toaster"), UsageError, "unknown target 'toaster'"),
+    "a budget out of reach": (lambda: compiled(mlp(), macs=0.01), BudgetError, "macs=0.01 cannot be met"),
+    "state that changes": (lambda: compiled(Counting()), ModelError, "changes its own buffers"),
+    "data-dependent flow": (lambda: compiled(Branching()), ModelError, "torch.export cannot trace Branching"),
+}
+CODES = {UsageError: 2, ModelError: 3, BudgetError: 5}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_refused(name: str) -> None:
+    attempt, kind, message = REFUSED[name]
+    with pytest.raises(PrunecError) as error:
+        attempt()
+    assert type(error.value) is kind
+    assert message in error.value.message
+    assert error.value.exit_code == CODES[kind]
+    assert error.value.message.count("\n") in (0, 2), "one line, or the place in the pipeline under it"
+
+
+def test_nan_weights_name_the_parameter() -> None:
+    with pytest.raises(ModelError) as error:
+        compiled(mlp(**{"0_weight": float("nan")}))
+    assert error.value.data == {"parameter": "0.weight"}
+
+
+def test_strict_prints_the_declaration_to_write() -> None:
+    model, inputs = micro.build("custom_op")
+    with pytest.raises(ModelError) as error:
+        compiled(model, inputs, strict=True)
+    assert "prunec_tests.twice.default: no declaration for this op" in error.value.message
+    assert 'declare("name", "B c * -> B c *"' in error.value.hint
+    assert error.value.exit_code == 3
+
+
+def test_strict_accepts_what_is_known() -> None:
+    assert compiled(mlp(), strict=True, ratio=0.5).report["opaque_ops"] == {}
+
+
+def test_an_opaque_op_is_reported_with_its_cost() -> None:
+    """The eight units that feed the op could go if it were known; the nine behind it go as it is."""
+    model, inputs = micro.build("custom_op")
+    result = compiled(model, inputs, pipeline="score,plan{ratio=0.5,align=1},eliminate")
+    assert result.report["opaque_ops"] == {"prunec_tests.twice.default": 8}
+    assert result.report["opaque_reasons"] == ["prunec_tests.twice.default: no declaration for this op"]
+    assert result.report["units"]["total"] == 9
+    assert result.report["units"]["removed"] == 5
+    assert prunec.analyze(model, inputs)["opaque_ops"] == result.report["opaque_ops"]
+
+
+def test_a_model_that_is_in_training_mode_comes_back_so() -> None:
+    model = mlp().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    compiled(model, ratio=0.5)
+    assert model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    model[0].eval()
+    compiled(model, ratio=0.5)
+    assert [part.training for part in model] == [False, True, True]
+    with pytest.raises(ModelError):
+        compiled(model, (torch.randn(2, 5),))
+    assert model.training
+
+
+# ---------------------------------------------------------------------- the same by the command
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def good():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)), (torch.randn(2, 6),)
+
+def poisoned():
+    model, inputs = good()
+    model[0].weight.data[0, 0] = float("nan")
+    return model, inputs
+
+def raises():
+    raise RuntimeError("no such weights")
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CI", "true")
+    (tmp_path / "net.py").write_text(FACTORIES)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["net.py:poisoned"], 3, "parameter '0.weight' holds NaN"),
+        (["net.py:raises"], 3, "no such weights"),
+        (["net.py:absent"], 3, "absent"),
+        (["net.py:good", "--macs", "0.01"], 5, "cannot be met"),
+        (["net.py:good", "-p", "score{method=no},plan{ratio=0.5},eliminate"], 2, "unknown criterion 'no'"),
+        (["net.py:good", "-p", "eliminate"], 2, "requires 'plan'"),
+        (["net.py:good", "--input", "2x5"], 3, "torch.export cannot trace"),
+    ],
+)
+def test_exit_codes(
+    factories: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert cli.main(["compile", *arguments, "-o", "o.onnx"]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert sorted(p.name for p in factories.iterdir() if p.name != "__pycache__") == ["net.py"]
