@@ -396,7 +396,7 @@ def _read_file(path: Path, example_inputs: Any) -> tuple[Graph, str]:
         from .ir.frontends.onnx_file import read_model
 
         model = read_model(str(path))
-        return from_onnx(model, _by_name(example_inputs)), artifact.digest(path.read_bytes())
+        return from_onnx(model, _by_name(example_inputs)), artifact.file_digest(path)
     raise ModelError(f"{path}: no such file", hint="give an .onnx or .pt2 file, or the module itself")
 
 

@@ -59,7 +59,7 @@ def _fill(result: Result, folder: Path) -> None:
     write_whole(folder / "report.json", _text(result.report))
     kept = {n: [None if k is None else k.tolist() for k in axes] for n, axes in result.kept.items()}
     write_whole(folder / "kept.json", _text(kept))
-    hashes = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
+    hashes = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
     write_whole(folder / "manifest.json", _text({"format": FORMAT, "prunec": __version__, "sha256": hashes}))
 
 
@@ -123,7 +123,7 @@ def _check(folder: Path, hashes: Any) -> None:
         path = folder / name
         if not path.is_file():
             raise ModelError(f"loading {folder}: {name} is missing", hint="save the artifact again")
-        if _sha256(path) != digest:
+        if file_digest(path) != digest:
             raise ModelError(
                 f"loading {folder}: {name} is not what was saved (its hash differs)", hint="save the artifact again"
             )
@@ -144,7 +144,8 @@ def _text(data: Any) -> str:
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, which is read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

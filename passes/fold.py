@@ -82,7 +82,12 @@ def redirect(graph: Graph, table: dict[Value, Value]) -> Graph:
 
 
 def _foldable(graph: Graph, norm: Node, layer: Node, readers: dict[Value, list[Node]]) -> bool:
-    if layer.op not in ("conv", "linear") or layer.attrs.get("scaled") or "eps" not in norm.attrs or len(readers[layer.output]) != 1:
+    if (
+        layer.op not in ("conv", "linear")
+        or layer.attrs.get("scaled")
+        or "eps" not in norm.attrs
+        or len(readers[layer.output]) != 1
+    ):
         return False
     if layer.output in graph.outputs or (norm.inputs[0] is not None and len(norm.inputs[0].shape or ()) < 2):
         return False

@@ -159,7 +159,7 @@ def _softmax(a: Arguments) -> dict[str, Any]:
 
 
 def _mean_variance(a: Arguments) -> dict[str, Any]:
-    """All axes count: ONNX Runtime adds no epsilon, so a channel of zeros is 0 / 0 and cannot stand for a removed one."""
+    """All axes count: ONNX Runtime adds no epsilon, so a channel of zeros is 0 / 0 and stands for no removed one."""
     return {"dims": tuple(range(rank(_x(a)))), "keepdim": False}
 
 
