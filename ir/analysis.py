@@ -18,6 +18,7 @@ from .errors import Declined
 from .graph import Constant, Graph, Node, Value, reads
 from .opset import OPAQUE, OPS, Alive, Analysed, Fitting, Site
 from .solve import Solution, solve
+from .zeros import Zeros
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ def analyse(graph: Graph) -> Analysis:
         axes[value] = None if value.shape is None else [pinned(d) for d in value.shape]
     sites: dict[str, Analysed] = {}
     opaque: list[Opaque] = []
+    zeros = Zeros(graph)
     for node in graph.nodes:
         try:
-            sites[node.name] = found = _analyse_node(atoms, axes, node)
+            sites[node.name] = found = _analyse_node(atoms, axes, node, zeros)
             results: list[Axes | None] = list(found.results)
         except Declined as declined:
             opaque.append(Opaque(node, str(declined)))
@@ -114,7 +116,7 @@ def _born(atoms: Atoms, value: Value, constant: Constant, used: bool) -> Axes:
     return [atoms.fresh(d) if free else pinned(d) for d in value.shape or ()]
 
 
-def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> Analysed:
+def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, zeros: Zeros) -> Analysed:
     if not any(v.is_tensor for v in node.outputs):
         return _size(atoms, axes, node)
     op = OPS.get(node.op)
@@ -130,7 +132,15 @@ def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> A
             atoms.pin(axis, Reason(node.kind, node.name, "an operand that the declaration does not name"))
     found = op.analyse(Site(node, atoms, operands))
     _check(node, found)
+    for letter in op.contracts(node):
+        _keep_sums(atoms, node, found.binding.letters.get(letter), zeros)
     return found
+
+
+def _keep_sums(atoms: Atoms, node: Node, axis: Axis | None, zeros: Zeros) -> None:
+    """Pin an axis that two computed values are summed over, unless one of them is zero where positions are dead."""
+    if axis is not None and axis.any() and not any(zeros.at_dead(v) for v in node.inputs[:2] if v is not None):
+        atoms.pin(axis, Reason(node.kind, node.name, "removed positions would not have added zero"))
 
 
 def _size(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> Analysed:

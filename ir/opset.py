@@ -9,7 +9,7 @@ names into the frontends.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,12 @@ Rule = Callable[[Site], "list[Axes] | Axes"]
 Refit = Callable[[Fitting], dict[str, Any]]
 Macs = Callable[["Cost"], float]
 Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
+Contracts = Callable[[Node], Iterable[str]]
+
+
+def no_letters(node: Node) -> Iterable[str]:
+    """An op that sums over no letter."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Op:
-    """A declaration.  ``normalises`` maps an operand to the axes over which the node normalises or reduces."""
+    """A declaration.
+
+    ``normalises`` maps an operand to the axes over which the node normalises or reduces; ``contracts`` are the letters
+    over which two computed values are multiplied and summed.
+    """
 
     name: str
     signature: Signature | None
@@ -164,6 +174,7 @@ class Op:
     macs: Macs | None
     help: str
     normalises: Normalised | None
+    contracts: Contracts = no_letters
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -211,19 +222,33 @@ OPAQUE = "opaque"
 
 
 def declare(
-    name: str, signature: str, help: str, *, macs: Macs | None = None, refit: Refit | None = None, **attributes: str
+    name: str,
+    signature: str,
+    help: str,
+    *,
+    macs: Macs | None = None,
+    refit: Refit | None = None,
+    contracts: str = "",
+    **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
-    return _enter(Op(name, Signature.parse(signature), None, attributes, refit, macs, help, None))
+    return _enter(
+        Op(name, Signature.parse(signature), None, attributes, refit, macs, help, None, lambda node: contracts)
+    )
 
 
 def moves(
-    name: str, *, refit: Refit | None = None, macs: Macs | None = None, normalises: Normalised | None = None
+    name: str,
+    *,
+    refit: Refit | None = None,
+    macs: Macs | None = None,
+    normalises: Normalised | None = None,
+    contracts: Contracts = no_letters,
 ) -> Callable[[Rule], Rule]:
     """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results."""
 
     def enter(rule: Rule) -> Rule:
-        _enter(Op(name, None, rule, {}, refit, macs, (rule.__doc__ or "").strip(), normalises))
+        _enter(Op(name, None, rule, {}, refit, macs, (rule.__doc__ or "").strip(), normalises, contracts))
         return rule
 
     return enter

@@ -97,6 +97,8 @@ class _Proof:
         self._compare(oracle, masked, eliminate(analysis, self.alive), inputs, "with random weights")
         full = self._run(dense, inputs)
         other = self._run(dense, sample_inputs(dense, seed + 2))
+        if not any(x.dtype.kind == "f" for x in full):
+            return  # positions and classes alone: equal ones do not mean that nothing moved
         if graph_reads_inputs(dense) and _distance(full, other) == 0:
             raise VerificationError(
                 "verifying: the output does not depend on the input, so the check could not fail",

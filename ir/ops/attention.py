@@ -15,6 +15,7 @@ declare(
     "... q d, ... s d, ... s v, ... q s -> ... q v",
     "Scaled dot-product attention with an explicit scale.",
     macs=_macs,
+    contracts="d",
 )
 declare(
     "attention_grouped",
@@ -22,4 +23,5 @@ declare(
     "Scaled dot-product attention where several query heads share a key head.",
     k="kv_heads",
     macs=_macs,
+    contracts="d",
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from ..axes import Axes
 from ..errors import Declined
+from ..graph import Node
 from ..opset import Cost, Site, declare, moves
 from ..signature import Signature, apply
 
@@ -16,9 +18,15 @@ def _matmul_macs(cost: Cost) -> float:
 
 declare("linear", "... i, o i, o -> ... o", "Linear layer, weight (out, in).", macs=lambda c: c.result() * c("i"))
 declare("linear_t", "... i, i o, ... o -> ... o", "Linear layer, weight (in, out).", macs=lambda c: c.result() * c("i"))
-declare("matmul", "... m k, ... k n -> ... m n", "Batched matrix product.", macs=_matmul_macs)
-declare("matvec", "... m k, k -> ... m", "Matrix times vector.", macs=lambda c: c.result() * c("k"))
-declare("baddbmm", "... m k, ... k n, ... m n -> ... m n", "Batched matrix product plus a matrix.", macs=_matmul_macs)
+declare("matmul", "... m k, ... k n -> ... m n", "Batched matrix product.", macs=_matmul_macs, contracts="k")
+declare("matvec", "... m k, k -> ... m", "Matrix times vector.", macs=lambda c: c.result() * c("k"), contracts="k")
+declare(
+    "baddbmm",
+    "... m k, ... k n, ... m n -> ... m n",
+    "Batched matrix product plus a matrix.",
+    macs=_matmul_macs,
+    contracts="k",
+)
 declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.")
 
 
@@ -33,16 +41,17 @@ def _spell(term: str) -> str:
     return " ".join("..." if c == "." else (c if c.islower() else f"{c.lower()}_upper") for c in pieces)
 
 
+def _summed(node: Node) -> list[str]:
+    """Letters that an einsum sums over."""
+    left, _, right = str(node.attrs["equation"]).replace(" ", "").partition("->")
+    return [c if c.islower() else f"{c.lower()}_upper" for c in sorted({c for c in left if c.isalpha()} - set(right))]
+
+
 def _einsum_macs(cost: Cost) -> float:
-    left, _, right = str(cost.site.node.attrs["equation"]).replace(" ", "").partition("->")
-    summed = {c for c in left if c.isalpha()} - set(right)
-    total = cost.result()
-    for c in sorted(summed):
-        total *= cost(c if c.islower() else f"{c.lower()}_upper")
-    return total
+    return cost.result() * math.prod(cost(letter) for letter in _summed(cost.site.node))
 
 
-@moves("einsum", macs=_einsum_macs)
+@moves("einsum", macs=_einsum_macs, contracts=_summed)
 def einsum(site: Site) -> list[Axes]:
     """Einstein summation: the equation is the signature."""
     equation = str(site.attrs["equation"])

@@ -1,0 +1,43 @@
+"""Sums over an axis whose dead positions would not be zero: the axis is kept, and the compile stays exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import prunec
+
+
+class LinearAttention(torch.nn.Module):
+    """softmax-free attention with the feature map elu(x) + 1, which is 1 where x is 0."""
+
+    def __init__(self, einsum: bool, shift: float) -> None:
+        super().__init__()
+        self.einsum, self.shift = einsum, shift
+        self.embed, self.out = torch.nn.Linear(12, 32), torch.nn.Linear(32, 10)
+        self.q, self.k, self.v = (torch.nn.Linear(32, 32) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, t, _ = x.shape
+        x = self.embed(x)
+        q, k, v = (f(x).view(b, t, 4, 8).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k = F.elu(q) + self.shift, F.elu(k) + self.shift
+        if self.einsum:
+            y = torch.einsum("bhtd,bhde->bhte", q, torch.einsum("bhtd,bhte->bhde", k, v))
+        else:
+            y = q @ (k.transpose(-1, -2) @ v)
+        return self.out(y.transpose(1, 2).reshape(b, t, 32)).mean(1)
+
+
+@pytest.mark.parametrize("einsum", [False, True])
+def test_features_that_are_not_zero_keep_their_axis(einsum: bool) -> None:
+    """With elu(x) + 1 the 8 feature dimensions stay; with elu(x), which is 0 at 0, they are units."""
+    torch.manual_seed(0)
+    units = {}
+    for shift in (0.0, 1.0):
+        model = LinearAttention(einsum, shift).eval()
+        result = prunec.compile(model, torch.randn(2, 6, 12), ratio=0.5, measure=False)
+        assert result.report["verify"]["max_rel_err"] < 1e-6
+        units[shift] = result.report["units"]["total"]
+    assert units[0.0] - units[1.0] == 8
