@@ -27,7 +27,8 @@ class LinearAttention(torch.nn.Module):
             y = torch.einsum("bhtd,bhde->bhte", q, torch.einsum("bhtd,bhte->bhde", k, v))
         else:
             y = q @ (k.transpose(-1, -2) @ v)
-        return self.out(y.transpose(1, 2).reshape(b, t, 32)).mean(1)
+        result: torch.Tensor = self.out(y.transpose(1, 2).reshape(b, t, 32)).mean(1)
+        return result
 
 
 @pytest.mark.parametrize("einsum", [False, True])

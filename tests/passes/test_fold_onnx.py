@@ -68,7 +68,7 @@ def two_layers(between: Sequence[str], *, bias: bool = True, **second: Any) -> G
 
 
 def width(graph: Graph) -> int:
-    return next(c.data.shape[1] for c in graph.constants.values() if c.name == "w2")
+    return int(next(c.data.shape[1] for c in graph.constants.values() if c.name == "w2"))
 
 
 @pytest.mark.parametrize("bias", [True, False])
