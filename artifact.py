@@ -1,31 +1,105 @@
-"""The artifact: what a compile writes, and how it comes back without the model's source code.
+"""What a compile gives, and the artifact: what it writes, which comes back without the model's source code.
 
 A folder with ``model.onnx`` (what runs), ``graph.json`` and ``weights.safetensors`` (the trainable module; absent when
 the source was ONNX), ``plan.json``, ``report.json`` and ``manifest.json`` (hashes, versions).  Nothing in it is a
-pickle, and nothing in it is evaluated: an operator is looked up by name among torch's own.
+pickle, and nothing in it is evaluated: an operator is looked up by name among torch's own.  Start at :class:`Result`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import check_folder, write_model, write_whole
+from .files import check_folder, file_digest, write_model, write_whole
 from .ir.errors import EnvironmentProblem, ModelError
+from .ir.graph import Graph
+from .models import emit_onnx
+from .pairs import stamp
+from .passes.plan.plan import Plan
+from .passes.rewrite import Kept
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .api import Result
+    import onnx
+    import torch
 
 FORMAT = 1
+
+
+@dataclass(eq=False)
+class Result:
+    """What a compile gives.
+
+    Attributes
+    ----------
+    kept
+        For each parameter by its source name, one entry an axis: int64 indices that survived, or None for all.
+    plan
+        Which units went; None when the pipeline had no planner.
+    report
+        JSON-serialisable; see ``report_schema.json``.
+    """
+
+    kept: Kept
+    plan: Plan | None
+    report: dict[str, Any]
+    graph: Graph | None = None
+    deployed: Graph | None = None
+    opset: int | None = None
+    emitted: onnx.ModelProto | None = field(default=None, repr=False)
+    _module: torch.nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def module(self) -> torch.nn.Module | None:
+        """The compact, trainable module with the source's state-dict keys; None when the source was ONNX."""
+        if self._module is None and self.graph is not None and self.graph.dialect == "fx":
+            from .ir.emit.fx import emit
+
+            self._module = emit(self.graph)
+        return self._module
+
+    @property
+    def onnx(self) -> onnx.ModelProto:
+        """The compact network as ONNX; emitted on first use, from the weights of the compile."""
+        if self.emitted is None:
+            graph = self.deployed if self.deployed is not None else self.graph
+            assert graph is not None
+            self.emitted = stamp(emit_onnx(graph, self.opset), self.plan)
+        return self.emitted
+
+    def save(self, directory: str | Path) -> None:
+        """Write the artifact: graph, plan, report, provenance; with the weights that ``module`` has now.
+
+        Raises
+        ------
+        EnvironmentProblem
+            The folder cannot be written, or holds something that is no artifact.
+        """
+        save(self._with_trained(), directory)
+
+    def _with_trained(self) -> Result:
+        """This result with the module's present weights in its graph; ONNX emitted anew where they changed."""
+        if self._module is None or self.graph is None:
+            return self
+        graph, state, changed = self.graph.copy(), self._module.state_dict(), False
+        for value, constant in graph.constants.items():
+            if constant.name not in state:
+                continue
+            held = state[constant.name].detach().to(constant.data.device)
+            if not bool((held == constant.data).all()):
+                graph.constants[value] = replace(constant, data=held.clone())
+                changed = True
+        if not changed:
+            return self
+        return replace(self, graph=graph, deployed=None, emitted=None)
 
 
 def save(result: Result, directory: str | Path) -> None:
@@ -87,9 +161,7 @@ def load(directory: str | Path) -> Result:
     ModelError
         The folder is no artifact, or a file of it is missing or was changed.
     """
-    from .api import Result
     from .ir.frontends.onnx_file import read_model
-    from .passes.plan.plan import Plan
 
     folder = Path(directory)
     manifest = _read(folder / "manifest.json")
@@ -119,7 +191,10 @@ def _check(folder: Path, hashes: Any) -> None:
         raise ModelError(f"loading {folder}: the manifest names no files", hint="save the artifact again")
     for name, digest in hashes.items():
         if not re.fullmatch(r"[\w.]+", name) or name.startswith("."):
-            raise ModelError(f"loading {folder}: the manifest names {name!r}, which is no file of an artifact")
+            raise ModelError(
+                f"loading {folder}: the manifest names {name!r}, which is no file of an artifact",
+                hint="do not trust this folder; save the artifact again",
+            )
         path = folder / name
         if not path.is_file():
             raise ModelError(f"loading {folder}: {name} is missing", hint="save the artifact again")
@@ -142,20 +217,3 @@ def _read(path: Path) -> Any:
 
 def _text(data: Any) -> str:
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, which is read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def digest(*parts: bytes) -> str:
-    """SHA-256 of the parts, one after another."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()

@@ -11,20 +11,18 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import Stages
-from .ir.errors import EnvironmentProblem, PassError, PrunecError, UsageError
-from .version import __version__
+from .ir.errors import EnvironmentProblem, PassError, PrunecError, UsageError, VerificationError, first_line
+from .version import __version__, versions
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -150,9 +148,9 @@ def _add_verify(commands: Commands) -> None:
 
 
 def _add_bench(commands: Commands) -> None:
-    c = _command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
-    _add_pair(c)
-    c.add_argument("--target", default="ort-cpu", metavar="T", help="runtime and processor (default ort-cpu)")
+    _add_pair(
+        _command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
+    )
 
 
 def _add_passes(commands: Commands) -> None:
@@ -229,18 +227,17 @@ def run_verify(args: argparse.Namespace) -> int:
         print(_json(found))
     else:
         show_lines([f"verify   {verify_text(found)}", *(f"note     {note}" for note in found.get("notes") or ())])
-    return 0 if found.get("ok") else 4
+    return 0 if found.get("ok") else VerificationError.exit_code
 
 
 def run_bench(args: argparse.Namespace) -> int:
     """``prunec bench``"""
-    _check_target(args.target)
     _check_pair(args)
     with Stages(args.quiet) as stages, _work(args):
         from . import api
 
         stages("measure", f"{args.dense} against {args.compact}")
-        found: dict[str, Any] = api.bench(args.dense, args.compact, args.target)
+        found: dict[str, Any] = api.bench(args.dense, args.compact)
     _write_report(args, found)
     _show(args, found, f"{args.dense} -> {args.compact}")
     return 0
@@ -413,8 +410,7 @@ def _report_error(error: PrunecError, args: argparse.Namespace, arguments: Seque
 def _report_crash(error: Exception, args: argparse.Namespace, arguments: Sequence[str]) -> int:
     if args.debug:
         traceback.print_exception(error)
-    text = (str(error) or "no message").splitlines()[0]
-    print(f"prunec: error: internal error: {type(error).__name__}: {text}", file=sys.stderr)
+    print(f"prunec: error: internal error: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
     print(f"reproducer: {write_reproducer(error, arguments)}", file=sys.stderr)
     return CRASHED
 
@@ -424,8 +420,9 @@ def write_reproducer(error: BaseException, arguments: Sequence[str]) -> Path:
 
     It lies in the current folder, or in the one for temporary files where that cannot be written.
     """
+    known = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = "".join([
-        f"command: {shlex.join(['prunec', *arguments])}\n", f"folder: {Path.cwd()}\n", f"versions: {_versions()}\n",
+        f"command: {shlex.join(['prunec', *arguments])}\n", f"folder: {Path.cwd()}\n", f"versions: {known}\n",
         f"data: {getattr(error, 'data', {})}\n\n", *traceback.format_exception(error),
     ])  # fmt: skip
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
@@ -444,14 +441,6 @@ def _write_numbered(folder: Path, text: str) -> Path:
             return path
         except FileExistsError:
             number += 1
-
-
-def _versions() -> str:
-    found = [f"prunec {__version__}", f"python {platform.python_version()}"]
-    for name in ("torch", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "scipy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return ", ".join(found)
 
 
 if __name__ == "__main__":

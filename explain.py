@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .ir.errors import UsageError
+from .ir.opset import OPS
 from .passes.base import PASSES, Pass, find
+from .passes.score.scoring import CRITERIA
 from .passes.target import TARGETS
 
 
 def described_passes() -> list[dict[str, Any]]:
     """All passes by name, as JSON: name, kind, help, options."""
-    _fill()
     return [_described(PASSES[name]) for name in sorted(PASSES)]
 
 
@@ -25,7 +25,6 @@ def explain(name: str) -> list[str]:
 
     Raises :class:`UsageError` with the names closest to one that is not known.
     """
-    _fill()
     lines: list[str] = []
     for found in (entries(name) for entries in _ENTRIES.values()):
         lines += [*([""] if lines and found else []), *found]
@@ -38,24 +37,13 @@ def explain(name: str) -> list[str]:
 
 def registered() -> dict[str, list[str]]:
     """What else can be named: criteria for ``score{method=…}``, targets, and the ops that are understood."""
-    _fill()
-    from .ir.opset import OPS
-    from .passes.score.scoring import CRITERIA
-
     return {"criteria": sorted(CRITERIA), "targets": list(TARGETS), "ops": sorted(OPS)}
 
 
 def known_pass(name: str) -> None:
     """Raise :class:`UsageError` unless ``name`` is a pass or ``all``."""
-    _fill()
     if name != "all":
         find(name)
-
-
-def _fill() -> None:
-    """Importing is what fills the registries."""
-    for module in ("passes", "ir.ops"):
-        importlib.import_module(f".{module}", __package__)
 
 
 def _described(cls: type[Pass]) -> dict[str, Any]:
@@ -97,8 +85,7 @@ def _pass_lines(name: str) -> list[str]:
 
 
 def _criterion_lines(name: str) -> list[str]:
-    found = _criteria()
-    return [f"criterion {name}", "", _doc(found[name])] if name in found else []
+    return [f"criterion {name}", "", inspect.getdoc(CRITERIA[name]) or ""] if name in CRITERIA else []
 
 
 def _target_lines(name: str) -> list[str]:
@@ -109,12 +96,11 @@ def _target_lines(name: str) -> list[str]:
 
 
 def _op_lines(name: str) -> list[str]:
-    ops = _ops()
-    if name not in ops:
+    if name not in OPS:
         return []
-    signature = ops[name].signature
+    signature = OPS[name].signature
     declared = f"signature: {signature.text}" if signature is not None else "declared by a function: it moves positions"
-    return [f"op {name}", "", ops[name].help, "", declared]
+    return [f"op {name}", "", OPS[name].help, "", declared]
 
 
 _ENTRIES: dict[str, Callable[[str], list[str]]] = {
@@ -127,21 +113,6 @@ _ENTRIES: dict[str, Callable[[str], list[str]]] = {
 
 def _names() -> Iterator[str]:
     yield from PASSES
-    yield from _criteria()
+    yield from CRITERIA
     yield from TARGETS
-    yield from _ops()
-
-
-def _criteria() -> dict[str, Any]:
-    found: dict[str, Any] = getattr(importlib.import_module(".passes.score", __package__), "CRITERIA", {})
-    return found
-
-
-def _ops() -> dict[str, Any]:
-    from .ir.opset import OPS
-
-    return dict(OPS)
-
-
-def _doc(item: Any) -> str:
-    return str(getattr(item, "help", "") or inspect.getdoc(item) or "")
+    yield from OPS

@@ -6,6 +6,7 @@ before the model that refers to it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -39,7 +40,9 @@ def check_folder(path: str | Path) -> None:
         )
     nearest = next(p for p in (target, *target.parents) if p.exists())
     if not nearest.is_dir():
-        raise EnvironmentProblem(f"cannot make the folder {path}: {nearest} is a file", path=str(path))
+        raise EnvironmentProblem(
+            f"cannot make the folder {path}: {nearest} is a file", hint="give another folder", path=str(path)
+        )
     check_writable(nearest / f".{target.name}.probe")
 
 
@@ -111,3 +114,20 @@ def _explained(target: Path) -> Iterator[None]:
 def _is_device(target: Path) -> bool:
     """True for what exists and must not be replaced by a file: /dev/null, a pipe."""
     return target.exists() and not target.is_file() and not target.is_dir()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, which is read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 of the parts, one after another."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()

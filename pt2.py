@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir.errors import ModelError
+from .ir.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -40,6 +40,7 @@ _PLAIN = (
     ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator,
     ast.unaryop, ast.Compare, ast.cmpop,
 )  # fmt: skip
+_SAVE_AGAIN = "save it again with torch.export.save, in this version of torch"
 
 
 def load_program(path: str | Path) -> ExportedProgram:
@@ -51,7 +52,9 @@ def load_program(path: str | Path) -> ExportedProgram:
         with _weights_only():
             program: ExportedProgram = torch.export.load(str(path))
     except Exception as error:
-        raise ModelError(f"{path}: torch cannot load this exported program: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path}: torch cannot load this exported program: {first_line(error)}", hint=_SAVE_AGAIN
+        ) from error
     program._guards_code = []  # source text that `program.module()` would run
     return program
 
@@ -65,7 +68,7 @@ def _check_archive(path: str) -> None:
         names = reader.get_file_names()
     except Exception as error:
         raise ModelError(
-            f"{path} is no archive that torch.export.save wrote: {_first_line(error)}",
+            f"{path} is no archive that torch.export.save wrote: {first_line(error)}",
             hint="write it with torch.export.save(torch.export.export(model, inputs), path); "
             "pickled checkpoints are never loaded",
         ) from error
@@ -77,7 +80,7 @@ def _check_archive(path: str) -> None:
             if name.endswith(".json") and not name.startswith("extra/"):
                 _check_json(path, name, json.loads(reader.read_bytes(name)))
     except ValueError as error:
-        raise ModelError(f"{path}: {name} is not valid JSON: {_first_line(error)}") from error
+        raise ModelError(f"{path}: {name} is not valid JSON: {first_line(error)}", hint=_SAVE_AGAIN) from error
 
 
 def _check_json(path: str, record: str, tree: Any) -> None:
@@ -138,7 +141,3 @@ def _refuse(path: str, found: str) -> None:
         f"{path} is not loaded: {found}",
         hint="pickles and code in model files are never run; export the model to ONNX, or give package.module:factory",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -36,7 +36,7 @@ _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _KEYWORDS = {"true": True, "false": False, "none": None}
 _EXAMPLE = "a pipeline reads score{method=l2},plan{ratio=0.5},eliminate,fold,verify"
 _QUOTES = "a value with characters other than letters, digits and _ - . : / * + stands in double quotes"
-_BUDGETS = ("ratio", "macs", "params", "latency")
+_BUDGETS = ("ratio", "macs", "params")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ class Recipe:
     @classmethod
     def parse(cls, text: str) -> Recipe:
         """The recipe that pipeline text describes; :class:`UsageError` shows the place of a mistake."""
-        _register_all()
         return cls(tuple(_Reader(text).pipeline()))
 
     @classmethod
@@ -78,7 +77,6 @@ class Recipe:
         UsageError
             The file is missing or no TOML, names an unknown pass or option, or includes itself.
         """
-        _register_all()
         return _read_toml(Path(path), ())
 
     def to_toml(self) -> str:
@@ -101,11 +99,9 @@ class Recipe:
         ratio: float | None = None,
         macs: float | None = None,
         params: float | None = None,
-        latency: float | None = None,
     ) -> Recipe:
-        """The default pipeline, for at most one budget."""
-        _register_all()
-        given = {k: v for k, v in zip(_BUDGETS, (ratio, macs, params, latency)) if v is not None}
+        """The default pipeline, for at most one budget; raises :class:`UsageError` for two."""
+        given = {k: v for k, v in zip(_BUDGETS, (ratio, macs, params)) if v is not None}
         if len(given) > 1:
             raise UsageError(f"two budgets: {' and '.join(given)}", hint=f"give one of {', '.join(_BUDGETS)}")
         steps: list[tuple[str, dict[str, Any]]] = [("score", {"method": "l2"}), ("plan", given)]
@@ -114,7 +110,6 @@ class Recipe:
     @staticmethod
     def schema() -> dict[str, Any]:
         """A JSON Schema of recipe files, printed from the registry of passes."""
-        _register_all()
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "prunec recipe",
@@ -126,11 +121,6 @@ class Recipe:
             },
             "additionalProperties": False,
         }
-
-
-def _register_all() -> None:
-    """Fill the registry: importing the passes is what enters them."""
-    from . import passes as _  # noqa: F401
 
 
 class _Reader:
@@ -326,7 +316,7 @@ def _read_toml(path: Path, within: tuple[Path, ...]) -> Recipe:
         raise UsageError(f"recipe {path} has no pass", hint='a pass is a table: [[pass]] with name = "score"')
     description = tree.get("description", "")
     if not isinstance(description, str):
-        raise UsageError(f"recipe {path}: description is no string")
+        raise UsageError(f"recipe {path}: description is no string", hint='write description = "…"')
     return Recipe(tuple(passes), description)
 
 
@@ -334,15 +324,21 @@ def _parse_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UsageError(f"there is no recipe {path}", path=str(path)) from error
+        raise UsageError(f"there is no recipe {path}", hint="give the path of a .toml file", path=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the recipe {path}: {error}", path=str(path)) from error
+        raise UsageError(
+            f"cannot read the recipe {path}: {error}", hint="a recipe is a text file in UTF-8", path=str(path)
+        ) from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+), column (\d+)", str(error))
         place = _offset(text, int(found[1]), int(found[2])) if found else len(text)
-        raise UsageError(_pointed(f"recipe {path} is no TOML: {error}", text, place), path=str(path)) from error
+        raise UsageError(
+            _pointed(f"recipe {path} is no TOML: {error}", text, place),
+            hint='a pass is a table: [[pass]] with name = "score"',
+            path=str(path),
+        ) from error
 
 
 def _offset(text: str, line: int, column: int) -> int:

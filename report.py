@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .passes.base import State
 from .passes.groups import Groups
 from .passes.plan.plan import Plan
 from .passes.runner import Step
-from .version import __version__
+from .version import versions
 
 if TYPE_CHECKING:
     import onnx
 
 _MOVERS = ("Gather", "Slice", "Split", "Transpose", "GatherElements")
-_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "scipy", "networkx")
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ def build_report(
     sizes: Sizes,
 ) -> dict[str, Any]:
     """Everything that is known about a compile; None for what was not done."""
-    full = groups.alive(np.zeros(0, np.int64))
+    full = groups.all_alive()
     cost, analysis = groups.cost, groups.analysis
     plan: Plan | None = state.facts.get("plan")
     removed = sum(len(d) for d in plan.dropped.values()) if plan is not None and "alive" in state.facts else 0
@@ -73,11 +68,12 @@ def batch(groups: Groups) -> int:
 
 
 def pair(dense: float, compact: float, per: int = 1) -> dict[str, float]:
+    """Dense, compact and compact/dense, the counts divided by ``per`` (the batch); a ratio of 1 where dense is 0."""
     return {"dense": round(dense / per), "compact": round(compact / per), "ratio": compact / dense if dense else 1.0}
 
 
 def file_bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
-    """Bytes of the ONNX files where both were emitted, of the weights otherwise."""
+    """Bytes of the ONNX files where both were emitted; otherwise ``dense`` and ``compact``, bytes of the weights."""
     if sizes.dense is not None and sizes.compact is not None:
         dense, compact = float(sizes.dense.ByteSize()), float(sizes.compact.ByteSize())
     return pair(dense, compact)
@@ -93,14 +89,3 @@ def copies(sizes: Sizes) -> int | None:
 
 def _movers(model: onnx.ModelProto) -> Counter[str]:
     return Counter(n.op_type for n in model.graph.node if n.op_type in _MOVERS)
-
-
-def versions() -> dict[str, str]:
-    """Versions of prunec and of what it stands on."""
-    found = {"prunec": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found

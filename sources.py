@@ -111,13 +111,15 @@ def check_file(text: str) -> None:
     """Raise :class:`ModelError` for a file that is missing, a folder, or a pickle."""
     path = Path(text)
     if path.is_dir():
-        raise ModelError(f"{text} is a folder, no model file", path=text)
+        raise ModelError(f"{text} is a folder, no model file", hint="give an .onnx or .pt2 file in it", path=text)
     if not path.exists():
         raise ModelError(f"there is no file {text}", hint=_near_files(path), path=text)
     try:
         pickled = _is_pickle(path)
     except OSError as error:
-        raise ModelError(f"cannot read {text}: {error.strerror or error}", path=text) from error
+        raise ModelError(
+            f"cannot read {text}: {error.strerror or error}", hint="check the permissions of the file", path=text
+        ) from error
     if pickled or path.suffix.lower() in _CHECKPOINTS:
         kind = "holds weights without a graph" if path.suffix == ".safetensors" else "is a pickle"
         reason = (
@@ -245,7 +247,7 @@ def _load_file(text: str) -> ModuleType:
         raise ModelError(f"there is no file {text}", hint=_near_files(Path(text)), path=text)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ModelError(f"{text} is no Python file")
+        raise ModelError(f"{text} is no Python file", hint="write path/file.py:factory")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.util.module_from_spec(spec)

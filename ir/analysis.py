@@ -6,8 +6,11 @@ reason.  Start at :func:`analyse`.
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from .arrays import is_float
 from .axes import Atoms, Axes, Axis, Reason, pinned
 from .errors import Declined
 from .graph import Constant, Graph, Node, Value, reads
-from .opset import OPAQUE, OPS, Alive, Analysed, Fitting, Site
+from .opset import OPS, Alive, Analysed, Fitting, Site
 from .solve import Solution, solve
 from .zeros import Zeros
 
@@ -47,6 +50,12 @@ class Analysis:
     def __post_init__(self) -> None:
         self.solution = solve(self.atoms)
 
+    def over(self, graph: Graph, axes: Mapping[Value, Axes] = MappingProxyType({})) -> Analysis:
+        """This analysis for a ``graph`` that differs in its constants alone; ``axes`` are those of new ones."""
+        changed = copy.copy(self)
+        changed.graph, changed.axes = graph, {**self.axes, **axes}
+        return changed
+
     def kept(self, value: Value, alive: Alive) -> tuple[np.ndarray | None, ...]:
         """For each axis of ``value`` the alive positions, None where all are."""
         found = []
@@ -62,19 +71,21 @@ class Analysis:
 
     def opaque_costs(self) -> dict[str, int]:
         """For each kind of op that is not understood, the units that pinning it costs."""
-        kinds = Counter(o.kind for o in self.opaque)
-        return {
-            k: self._units_without(lambda r, k=k: r.opaque and r.cause == k) - self.solution.units
-            for k in sorted(kinds)
-        }
+        return {kind: self._units_without(partial(_blames, kind)) for kind in sorted({o.kind for o in self.opaque})}
 
     def pinned_units(self) -> int:
         """How many more units there would be if nothing were pinned."""
-        return self._units_without(lambda reason: True) - self.solution.units
+        return self._units_without(lambda reason: True)
 
-    def _units_without(self, ignore) -> int:  # type: ignore[no-untyped-def]
+    def _units_without(self, ignore: Callable[[Reason], bool]) -> int:
+        """How many more units there would be without the pins that ``ignore`` names."""
         solution = solve(self.atoms, ignore)
-        return int(touching(self, solution).sum())
+        return int(touching(self, solution).sum()) - self.solution.units
+
+
+def _blames(kind: str, reason: Reason) -> bool:
+    """Whether a pin is there because ops of ``kind`` are not understood."""
+    return reason.opaque and reason.cause == kind
 
 
 def touching(analysis: Analysis, solution: Solution) -> np.ndarray:
@@ -165,6 +176,3 @@ def _pin(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, why: str) -> 
         for axis in axes.get(value) or ():
             atoms.pin(axis, reason)
     return [None if v.shape is None else [pinned(d) for d in v.shape] for v in node.outputs]
-
-
-__all__ = ["OPAQUE", "Analysis", "Axis", "Opaque", "analyse", "touching"]

@@ -70,5 +70,10 @@ class EnvironmentProblem(PrunecError):
     exit_code = 7
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something; the name of its type where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class Declined(Exception):
     """An op rule that cannot say what happens to the axes: the node is pinned and reported, never guessed."""

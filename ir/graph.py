@@ -140,14 +140,6 @@ class Graph:
         self.constants = {v: c for v, c in self.constants.items() if v in used}
         return self
 
-    def sorted(self) -> Graph:
-        """This graph with its nodes in a stable topological order (in place); raises on a cycle."""
-        order = {id(n): i for i, n in enumerate(self.nodes)}
-        g = self.as_networkx()
-        ranked = nx.lexicographical_topological_sort(g, key=lambda x: order.get(id(x), -1))
-        self.nodes = [x for x in ranked if isinstance(x, Node)]
-        return self
-
 
 def reads(node: Node) -> Iterator[Value]:
     """Every value that a node reads: its operands and whatever else stands in its call."""

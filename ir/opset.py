@@ -82,7 +82,6 @@ class Analysed:
     operands: list[Axes | None]
     results: list[Axes]
     binding: Binding = field(default_factory=Binding)
-    declined: str = ""
 
     def count(self, alive: Alive, letter: str) -> int:
         """How many positions of ``letter`` are alive."""
@@ -103,10 +102,6 @@ class Fitting:
 
     def count(self, axis: Axis) -> int:
         return int(self.alive[axis].sum())
-
-    def kept(self, axis: Axis) -> NDArray[np.int64]:
-        """Indices of the alive positions."""
-        return np.flatnonzero(self.alive[axis]).astype(np.int64)
 
     def before(self, axis: Axis, position: int) -> int:
         """How many alive positions lie before ``position``: its new index."""

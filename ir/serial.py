@@ -123,13 +123,18 @@ def load_graph(folder: Path) -> Graph:
     except ModelError:
         raise
     except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ModelError(f"loading {folder}: graph.json or weights.safetensors is damaged ({error})") from error
+        raise ModelError(
+            f"loading {folder}: graph.json or weights.safetensors is damaged ({error})", hint="save the artifact again"
+        ) from error
 
 
 class _Reader:
     def __init__(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         if data["version"] != VERSION:
-            raise ModelError(f"graph.json has version {data['version']}, this is version {VERSION}")
+            raise ModelError(
+                f"loading: graph.json has version {data['version']}, this prunec reads version {VERSION}",
+                hint="save the artifact again with this version of prunec",
+            )
         self.data, self.tensors = data, tensors
         self.values = {
             n: Value(_plain(n), None if v["shape"] is None else tuple(v["shape"]), v["dtype"], frozenset(v["dynamic"]))
@@ -180,7 +185,10 @@ class _Reader:
         if name in _ENUMS:
             found = getattr(torch, _plain(body), None)
             if not isinstance(found, _ENUMS[name]):
-                raise ModelError(f"graph.json names a {name} {body!r} that torch does not have")
+                raise ModelError(
+                    f"loading: graph.json names a {name} {body!r} that torch does not have",
+                    hint="load it with the version of torch that saved it",
+                )
             return found
         return makers[tag](body)
 
@@ -188,5 +196,7 @@ class _Reader:
 def _plain(name: str) -> str:
     """A name that generated code may contain: letters, digits, underscores, dots between them."""
     if not all(part.isidentifier() or part.isdigit() for part in name.split(".")):
-        raise ModelError(f"graph.json holds the name {name!r}, which is no identifier")
+        raise ModelError(
+            f"loading: graph.json holds the name {name!r}, which is no identifier", hint="save the artifact again"
+        )
     return name

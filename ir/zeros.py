@@ -8,10 +8,9 @@ computed values.
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import numpy as np
 
+from .dialects import runtime
 from .graph import Graph, Node, Value
 
 _LAYERS = ("conv", "conv_transpose", "linear", "linear_t", "embedding")
@@ -53,9 +52,8 @@ class Zeros:
         zero = [self.at_dead(v) for v in operands]
         if not any(zero):
             return False
-        runtime = import_module(f"prunec.ir.emit.{self.graph.dialect}")
         for probe in _PROBES:
-            found = runtime.evaluate(self.graph, node, [np.array([0.0 if z else probe]) for z in zero])
+            found = runtime(self.graph).evaluate(self.graph, node, [np.array([0.0 if z else probe]) for z in zero])
             if found is None or not (found == 0).all():
                 return False
         return True

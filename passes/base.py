@@ -37,9 +37,9 @@ class State:
     """What flows through a pipeline.
 
     ``dense`` is the canonical source and stays as it is; ``graph`` is what rewrites replace.  ``facts`` holds the
-    results of the other passes by name (``groups``, ``scores``, ``plan``, ``verification``, …).  ``inference`` is the
-    graph after rewrites that are only right for inference, None while there were none.  ``context`` is what the
-    caller hands in: the source model, example inputs, the budget, a loss for gradient criteria.
+    results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``inference`` is
+    the graph after rewrites that are only right for inference, None while there were none.  ``context`` is what the
+    caller hands in: ``loss``, for gradient criteria.  ``notes`` are lines for the report.
     """
 
     dense: Graph
@@ -65,6 +65,7 @@ class Pass(ABC):
     kind: ClassVar[Kind]
     requires: ClassVar[frozenset[str]] = frozenset()
     ensures: ClassVar[frozenset[str]] = frozenset()
+    forbids: ClassVar[frozenset[str]] = frozenset()  # facts that no earlier pass may have ensured
     inference_only: ClassVar[bool] = False
     requires_choice: ClassVar[bool] = False  # True: never run unasked, whatever a later pass requires
 

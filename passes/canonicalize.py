@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..ir import dialects
 from ..ir.graph import Graph, Node, Value
 from .base import Kind, Pass, State, register
-from .rewrite import dialect, literal, make, write
+from .rewrite import literal, make, write
 
 _LARGEST_SHUFFLE = 1 << 24
 
@@ -36,7 +37,7 @@ def canonical(graph: Graph) -> Graph:
     """A canonical copy of ``graph``; it computes the same."""
     graph = graph.copy()
     for node in graph.nodes:
-        changed = dict(dialect(graph).explicit(graph, node))
+        changed = dict(dialects.names(graph).explicit(graph, node))
         if changed:
             write(graph, node, changed)
     return shuffles_as_permutations(graph)

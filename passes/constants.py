@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 
 from ..ir import arrays
 from ..ir.analysis import Analysis, analyse
+from ..ir.axes import Axes
+from ..ir.dialects import runtime
 from ..ir.graph import Graph, Node, Value
 from .groups import Groups, find_groups
 from .rewrite import eliminate, set_bias
@@ -46,14 +47,12 @@ def fold_constants(graph: Graph) -> tuple[Graph, int]:
     changed = graph.copy()
     _shift_biases(changed, groups.analysis, known, alive)
     analysis = groups.analysis
-    analysis.graph = changed
-    for value in changed.constants:
-        if value not in analysis.axes:  # a bias made just now: it has the axis of its layer's output
-            analysis.axes[value] = _axis_of_new_bias(analysis, changed, value)
-    return eliminate(analysis, alive), int(units.size)
+    biases = [v for v in changed.constants if v not in analysis.axes]  # made just now: as long as the layer's output
+    axes = {v: _axis_of_new_bias(analysis, changed, v) for v in biases}
+    return eliminate(analysis.over(changed, axes), alive), int(units.size)
 
 
-def _axis_of_new_bias(analysis: Analysis, graph: Graph, value: Value) -> list[Any]:
+def _axis_of_new_bias(analysis: Analysis, graph: Graph, value: Value) -> Axes:
     layer = next(n for n in graph.nodes if value in n.inputs)
     d = _channel_axis(layer)
     return [(analysis.axes[layer.output] or [])[d]]
@@ -142,7 +141,7 @@ class _Propagation:
         if fact is None or fact.axis >= len(node.output.shape or ()) - int(node.attrs["spatial"]):
             return None
         name = node.kind.lower()
-        if "max" in name or "adaptive_avg" in name or "global" in name:
+        if "max" in name or "adaptive_avg" in name or "globalaverage" in name:
             return fact
         if "avg" in name or "average" in name:  # the border may count padded zeros
             return Known(fact.axis, np.where(fact.level == 0, 0.0, np.nan))
@@ -192,7 +191,7 @@ def _spread(levels: Vector, shape: tuple[int, ...], node: Node) -> Vector:
 
 def evaluate(graph: Graph, node: Node, operands: list[Vector]) -> Vector | None:
     """An elementwise node computed on numbers, by the dialect's own runtime; None where it cannot be."""
-    found: Vector | None = import_module(f"prunec.ir.emit.{graph.dialect}").evaluate(graph, node, operands)
+    found: Vector | None = runtime(graph).evaluate(graph, node, operands)
     return found
 
 

@@ -23,14 +23,15 @@ Units = NDArray[np.int64]
 class Group:
     """Units that live on the same axes of the same parameters.
 
-    ``places`` are (parameter name, axis); ``span`` is how many positions one unit takes on its narrowest axis.
+    ``places`` are (parameter name, axis); ``span`` is how many positions one unit takes on its narrowest axis; ``ops``
+    are those that read the parameters.
     """
 
     name: str
     units: Units
     places: tuple[tuple[str, int], ...]
     span: int
-    layers: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.units)
@@ -56,6 +57,10 @@ class Groups:
     def alive(self, dropped: Units) -> Alive:
         """For each atom whether it is alive once ``dropped`` are removed."""
         return self.analysis.solution.alive(dropped)
+
+    def all_alive(self) -> Alive:
+        """For each atom that it is alive: nothing is dropped."""
+        return self.analysis.solution.alive(())
 
     def widths(self) -> list[sp.csr_matrix]:
         """For each distinct axis without a kept position: the units that each of its positions needs.
@@ -83,6 +88,7 @@ class FindGroups(Pass):
     kind: ClassVar[Kind] = "analysis"
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"groups"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"compact"})
 
     def run(self, state: State) -> Groups:
         return find_groups(analyse(state.graph))
@@ -98,7 +104,7 @@ def find_groups(analysis: Analysis) -> Groups:
     for unit in np.flatnonzero(carried):
         start, stop = matrix.indptr[unit], matrix.indptr[unit + 1]
         rows.setdefault(matrix.indices[start:stop].tobytes(), []).append(int(unit))
-    layers = _layers(analysis)
+    readers = _readers(analysis)
     products = _products(analysis, places)
     groups: list[Group] = []
     for units in (kind for same in rows.values() for kind in _kinds(same, matrix, products)):
@@ -107,8 +113,8 @@ def find_groups(analysis: Analysis) -> Groups:
         at = [places[k] for k in matrix.indices[matrix.indptr[first] : matrix.indptr[first + 1]]]
         named = tuple((analysis.graph.constants[v].name, d) for v, d in at)
         group_of[units] = len(groups)
-        kinds = tuple(dict.fromkeys(layer for v, _ in at for layer in layers.get(v, ())))
-        groups.append(Group(_name(named), np.asarray(units, np.int64), named, int(span.min()), kinds))
+        ops = tuple(dict.fromkeys(op for v, _ in at for op in readers.get(v, ())))
+        groups.append(Group(_name(named), np.asarray(units, np.int64), named, int(span.min()), ops))
     return Groups(analysis, _distinct(groups), group_of)
 
 
@@ -154,7 +160,7 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matr
     return places, matrix
 
 
-def _layers(analysis: Analysis) -> dict[Value, list[str]]:
+def _readers(analysis: Analysis) -> dict[Value, list[str]]:
     """For each constant the ops that read it."""
     found: dict[Value, list[str]] = {}
     for node in analysis.graph.nodes:
@@ -177,18 +183,18 @@ def _distinct(groups: list[Group]) -> list[Group]:
     for group in groups:
         n = seen[group.name] = seen.get(group.name, 0) + 1
         name = group.name if n == 1 else f"{group.name}#{n}"
-        result.append(Group(name, group.units, group.places, group.span, group.layers))
+        result.append(Group(name, group.units, group.places, group.span, group.ops))
     return result
 
 
 def describe(groups: Groups) -> list[dict[str, Any]]:
-    """The groups as JSON: name, units, parameters with the axis."""
+    """The groups as JSON: name, units, span, ops, and the parameters with the axis."""
     return [
         {
             "name": g.name,
             "units": len(g),
             "span": g.span,
-            "ops": list(g.layers),
+            "ops": list(g.ops),
             "parameters": [[n, d] for n, d in g.places],
         }
         for g in groups.groups

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir import arrays
+from ..ir import arrays, dialects
 from ..ir.analysis import Analysis
 from ..ir.axes import Axes
 from ..ir.graph import Constant, Graph, Node, Value, map_values, substitute
@@ -21,11 +20,6 @@ from ..ir.opset import OPS, Alive, Analysed
 
 Indices = tuple[NDArray[np.int64] | None, ...]
 Kept = dict[str, Indices]
-
-
-def dialect(graph: Graph) -> Any:
-    """The module with the names of the graph's dialect: ``write``, ``make``, ``constant``, ``explicit``."""
-    return import_module(f"prunec.ir.frontends.{graph.dialect}_names")
 
 
 def kept_indices(analysis: Analysis, alive: Alive) -> dict[Value, Indices]:
@@ -100,20 +94,20 @@ def refit(graph: Graph, node: Node, analysis: Analysis, alive: Alive) -> None:
 
 def write(graph: Graph, node: Node, changed: dict[str, Any]) -> None:
     """Put changed attributes into a node, in the spelling of its dialect."""
-    node.kind, node.call = dialect(graph).write(graph, node, changed)
+    node.kind, node.call = dialects.names(graph).write(graph, node, changed)
     node.attrs = {**node.attrs, **changed}
 
 
 def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: dict[str, Any], result: Value) -> Node:
     """A new node in the graph's dialect; it is not entered anywhere."""
-    kind, call = dialect(graph).make(graph, op, inputs, attrs)
+    kind, call = dialects.names(graph).make(graph, op, inputs, attrs)
     return Node(result.name, op, inputs, (result,), attrs, kind, call)
 
 
 def literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
     """A new constant that belongs to no parameter."""
     value = Value(name, array.shape, str(array.dtype))
-    graph.constants[value] = Constant((f"_literal.{name}",), dialect(graph).constant(array), "literal")
+    graph.constants[value] = Constant((f"_literal.{name}",), dialects.names(graph).constant(array), "literal")
     return value
 
 
@@ -133,7 +127,7 @@ def set_bias(graph: Graph, layer: Node, array: NDArray[np.float64]) -> None:
         bias = Value(f"{layer.name}_bias", array.shape, weight.dtype)
         graph.constants[bias] = Constant((f"_literal.{layer.name}_bias",), arrays.like(array, held.data), "literal")
         layer.inputs = (*layer.inputs[:2], bias)
-        layer.call = dialect(graph).set_operand(layer, 2, bias)
+        layer.call = dialects.names(graph).set_operand(layer, 2, bias)
     else:
         set_data(graph, bias, array)
 

@@ -51,7 +51,7 @@ class Runner:
         Raises
         ------
         UsageError
-            A requirement that no automatic pass provides.
+            A requirement that no automatic pass provides, or a pass that may not stand there.
         PassError
             A pass crashed or broke an invariant; the message names it and those before it.
         """
@@ -61,6 +61,12 @@ class Runner:
         return state
 
     def _provide(self, step: Pass, state: State) -> None:
+        if forbidden := step.forbids & self.ensured:
+            raise UsageError(
+                f"pass {step.name!r} cannot follow a pass that ensures {', '.join(sorted(forbidden))} "
+                f"(before it: {self._before()}): indices and proof are those of the source",
+                hint="compile what came out again, in a compile of its own",
+            )
         for fact in sorted(step.requires - self.ensured):
             makers = [
                 p for p in PASSES.values() if fact in p.ensures and p.kind in _AUTOMATIC and not p.requires_choice

@@ -8,10 +8,8 @@ depends on the input and that the mask moves it.  On small graphs each unit is d
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..ir import arrays
 from ..ir.analysis import Analysis
-from ..ir.errors import ModelError, VerificationError
+from ..ir.dialects import runtime
+from ..ir.errors import ModelError, VerificationError, first_line
 from ..ir.graph import Constant, Graph
 from ..ir.opset import OPS, Alive
 from .base import Kind, Pass, State, register
@@ -57,9 +56,9 @@ class _Proof:
         self.state, self.tolerance = state, tolerance
         self.groups: Groups = state.facts["groups"]
         self.analysis = self.groups.analysis
-        self.alive: Alive = state.facts.get("alive", self.groups.alive(np.zeros(0, np.int64)))
-        macs = self.groups.cost.macs(self.groups.alive(np.zeros(0, np.int64)))
-        self.has_double = bool(_runtime(self.analysis.graph).DOUBLE)
+        self.alive: Alive = state.facts.get("alive", self.groups.all_alive())
+        macs = self.groups.cost.macs(self.groups.all_alive())
+        self.has_double = bool(runtime(self.analysis.graph).DOUBLE)
         self.double = self.has_double and macs < _DOUBLE_MACS
         self.worst = 0.0
         self.checked = 0
@@ -74,6 +73,7 @@ class _Proof:
             "checked": self.checked,
             "norm_tied": int(norm_tied(self.groups).size),
             "precision": "float64" if self.double else "float32",
+            "tolerance": self.tolerance,
         }
 
     def _own_weights(self) -> None:
@@ -105,11 +105,14 @@ class _Proof:
                 hint="check the example inputs; a constant network cannot be verified",
             )
         if not self.alive.all() and _distance(full, masked) == 0:
-            raise VerificationError("verifying: the mask does not move the output, so the check could not fail")
+            raise VerificationError(
+                "verifying: the mask does not move the output, so the check could not fail",
+                hint="the planned units do not reach an output; drop others (plan{ignore=…}), or skip verify",
+            )
 
     def _each_unit_alone(self) -> None:
         units = self.groups.prunable
-        params = self.groups.cost.params(self.groups.alive(np.zeros(0, np.int64)))
+        params = self.groups.cost.params(self.groups.all_alive())
         if params > _SMALL_PARAMS or not self.double:
             return
         analysis = with_constants(self.analysis, randomised(self.analysis.graph, self.state.seed))
@@ -137,7 +140,7 @@ class _Proof:
             found = self._run(graph, inputs)
         except RuntimeError as crash:
             raise VerificationError(
-                f"verifying {how}: the compact graph does not run: {str(crash).strip().splitlines()[0]}",
+                f"verifying {how}: the compact graph does not run: {first_line(crash)}",
                 hint="this is a bug in prunec, nothing was written; please report it with the model",
             ) from crash
         error = relative_error(expected, found)
@@ -179,7 +182,10 @@ def _nudged(x: Any) -> Any:
 
 
 def relative_error(expected: Outputs, found: Outputs) -> float:
-    """The largest difference over all outputs, relative to the output's magnitude; inf where shapes differ."""
+    """The largest difference over all outputs, relative to the output's magnitude; inf where shapes differ.
+
+    Integers (classes, positions) are equal or not: an output of which more than 1 % differ counts as an error of 1.
+    """
     if len(expected) != len(found):
         return float("inf")
     worst = 0.0
@@ -229,10 +235,9 @@ def norm_tied(groups: Groups) -> Units:
 
 def with_constants(analysis: Analysis, constants: dict[Any, Constant]) -> Analysis:
     """The same analysis over a graph with other data in its constants."""
-    changed = copy.copy(analysis)
-    changed.graph = analysis.graph.copy()
-    changed.graph.constants = constants
-    return changed
+    graph = analysis.graph.copy()
+    graph.constants = constants
+    return analysis.over(graph)
 
 
 def randomised(graph: Graph, seed: int) -> dict[Any, Constant]:
@@ -258,13 +263,13 @@ def _randomised(constant: Constant, rng: np.random.Generator) -> Constant:
 
 def run(graph: Graph, inputs: list[Any], double: bool = False) -> Outputs:
     """The outputs of ``graph``, run by the dialect's own runtime."""
-    outputs: Outputs = _runtime(graph).run(graph, inputs, double)
+    outputs: Outputs = runtime(graph).run(graph, inputs, double)
     return outputs
 
 
 def sample_inputs(graph: Graph, seed: int) -> list[Any]:
     """Random inputs for ``graph``, from the seed."""
-    inputs: list[Any] = _runtime(graph).sample_inputs(graph, seed)
+    inputs: list[Any] = runtime(graph).sample_inputs(graph, seed)
     return inputs
 
 
@@ -278,8 +283,3 @@ def other_batch(graph: Graph, inputs: list[Any]) -> list[Any]:
 def _with_one_more(x: Any) -> Any:
     array = arrays.to_numpy(x)
     return arrays.like(np.concatenate([array, array[:1]]), x)
-
-
-def _runtime(graph: Graph) -> Any:
-    """The module that runs graphs of this dialect; ``DOUBLE`` says whether it can in float64."""
-    return import_module(f"prunec.ir.emit.{graph.dialect}")

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ..ir.errors import ModelError, UsageError
+from ..ir.errors import ModelError, UsageError, first_line
 from .external import is_large, split
 
 Array = NDArray[Any]
@@ -28,6 +28,9 @@ OTHER_SIZE = 16
 
 INTEGERS_BELOW = 2
 """Random integer inputs lie in [0, 2): valid as an index into any table of two rows or more."""
+
+_FILE = "give the path of an .onnx file"
+_TENSORS = "only models whose inputs are tensors can be run"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,10 @@ class Session:
             found = self._session.run(names, dict(feeds))
         except Exception as error:  # the runtime's own exceptions share no base class
             shapes = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in feeds.items())
-            raise ModelError(f"ONNX Runtime cannot run {self.name} on {shapes}: {_first_line(error)}") from error
+            raise ModelError(
+                f"ONNX Runtime cannot run {self.name} on {shapes}: {first_line(error)}",
+                hint="give inputs of the shapes and dtypes that the model declares",
+            ) from error
         return dict(zip(names, found))
 
 
@@ -174,15 +180,15 @@ def _read(model: Source) -> onnx.ModelProto:
             return onnx.load_model_from_string(model)
         return onnx.load_model(name, load_external_data=False)
     except FileNotFoundError as error:
-        raise ModelError(f"there is no file {name}") from error
+        raise ModelError(f"there is no file {name}", hint=_FILE) from error
     except Exception as error:  # protobuf's DecodeError, onnx's own, OSError
-        raise ModelError(f"{name}: not an ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{name}: not an ONNX model: {first_line(error)}", hint=_FILE) from error
 
 
 def _declared(value: onnx.ValueInfoProto) -> Input:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        raise ModelError(f"input {value.name!r} is no tensor", input=value.name)
+        raise ModelError(f"input {value.name!r} is no tensor", hint=_TENSORS, input=value.name)
     dims = (d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
     return Input(value.name, _np_dtype(tensor.elem_type), tuple(_dim(d) for d in dims))
 
@@ -201,7 +207,7 @@ _RUNTIME_NAMES = {"float": "FLOAT", "double": "DOUBLE"}
 def _dtype(text: str, name: str) -> np.dtype[Any]:
     """The dtype behind ONNX Runtime's ``tensor(float)``."""
     if not text.startswith("tensor("):
-        raise ModelError(f"input {name!r} is {text}, no tensor", input=name)
+        raise ModelError(f"input {name!r} is {text}, no tensor", hint=_TENSORS, input=name)
     kind = text[len("tensor(") : -1]
     return _np_dtype(onnx.TensorProto.DataType.Value(_RUNTIME_NAMES.get(kind, kind.upper())))
 
@@ -209,7 +215,7 @@ def _dtype(text: str, name: str) -> np.dtype[Any]:
 def _open(model: Source, threads: int, name: str) -> ort.InferenceSession:
     if isinstance(model, (str, Path)):
         if not Path(model).is_file():
-            raise ModelError(f"there is no file {model}", path=str(model))
+            raise ModelError(f"there is no file {model}", hint=_FILE, path=str(model))
         return _load(str(model), threads, name)
     if isinstance(model, bytes):
         return _load(model, threads, name)
@@ -234,8 +240,7 @@ def _load(source: str | bytes, threads: int, name: str) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own exceptions share no base class
-        raise ModelError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"ONNX Runtime cannot load {name}: {first_line(error)}",
+            hint="onnx.checker.check_model says more; a newer onnxruntime knows more ops and opsets",
+        ) from error

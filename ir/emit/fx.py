@@ -253,8 +253,14 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
     return np.asarray(result.double().numpy()) if isinstance(result, torch.Tensor) else None
 
 
-def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None, seed: int) -> dict[str, NDArray[Any]]:
-    """dL/dw of every parameter, L = ``loss(outputs)`` (mean square of all outputs when None) on the example inputs."""
+def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None) -> dict[str, NDArray[Any]]:
+    """dL/dw of every parameter, L = ``loss(outputs)`` (mean square of all outputs when None) on the example inputs.
+
+    Raises
+    ------
+    ModelError
+        Nothing to differentiate: no output depends on a parameter, or the loss gave no tensor.
+    """
     module = emit(graph)
     args, kwargs = graph.source["example"]
     result = module(*args, **kwargs)
@@ -265,7 +271,10 @@ def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None, seed: in
     else:
         total = loss(result)
     if not isinstance(total, torch.Tensor):
-        raise ModelError("no output depends on a parameter", hint="a gradient criterion needs a trainable model")
+        raise ModelError(
+            "computing gradients for a criterion: no output depends on a parameter, or the loss gave no tensor",
+            hint="a gradient criterion needs a trainable model, and a loss that returns a scalar tensor",
+        )
     total.backward()  # type: ignore[no-untyped-call]
     known = dict(module.named_parameters(remove_duplicate=False))
     zero = {n: np.zeros(tuple(p.shape), np.float32) for n, p in known.items() if p.grad is None}

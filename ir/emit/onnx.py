@@ -19,7 +19,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, nump
 from onnx.version_converter import convert_version
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
         return convert_version(model, opset)
     except Exception as error:  # out of C++
         raise ModelError(
-            f"the model cannot be converted to opset {opset}: {str(error).strip().splitlines()[0]}",
+            f"emitting ONNX: the model cannot be converted to opset {opset}: {first_line(error)}",
             hint="leave the opset as it is, or export the source with another one",
             opset=opset,
         ) from error
@@ -199,7 +199,10 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
         return list(_session(model).run(None, feeds))
     except Exception as error:  # the runtime's exceptions share no base class
         shapes = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in feeds.items())
-        raise ModelError(f"ONNX Runtime cannot run the model on {shapes}: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"ONNX Runtime cannot run the model on {shapes}: {first_line(error)}",
+            hint="give example inputs that the model accepts; a newer onnxruntime knows more ops",
+        ) from error
 
 
 def _session(model: ModelProto) -> ort.InferenceSession:

@@ -14,7 +14,7 @@ import onnx.version_converter
 import torch
 from torch.utils import _pytree as pytree
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..graph import Graph
 from .fx import emit as emit_module
 
@@ -38,7 +38,7 @@ def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
                 model = _converted(model, wanted)
     except Exception as error:
         raise ModelError(
-            f"emitting ONNX: torch's exporter failed: {next(iter(str(error).strip().splitlines()), repr(error))}",
+            f"emitting ONNX: torch's exporter failed: {first_line(error)}",
             hint=f"try --opset {_OLDEST} or above; result.module is not affected",
         ) from error
     return _named_batch(_stable(model, wanted))

@@ -8,6 +8,7 @@ are computed once, and assertions are dropped.  Start at :func:`export` and :fun
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import operator
 import warnings
@@ -19,8 +20,8 @@ from torch import fx
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from ..errors import Declined, ModelError
-from ..graph import Constant, Graph, Node, Value, map_values, values_in
+from ..errors import Declined, ModelError, first_line
+from ..graph import Constant, Graph, Node, Value, values_in
 from ..opset import OPAQUE
 from .fx_names import NAMES, RESULT
 from .spelling import Spelling
@@ -52,7 +53,7 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
         raise
     except Exception as error:
         raise ModelError(
-            f"torch.export cannot trace {type(model).__name__}: {_first_line(error)}",
+            f"torch.export cannot trace {type(model).__name__}: {first_line(error)}",
             hint="check that the example inputs fit; data-dependent control flow must be rewritten",
         ) from error
     finally:
@@ -101,8 +102,6 @@ def _by_name(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     """Dynamic shapes as ``torch.export`` wants them: a tuple for positional inputs, a dict once there are others."""
     if not kwargs:
         return args
-    import inspect
-
     bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
     return dict(bound)
 
@@ -225,7 +224,7 @@ class _Reader:
         if self._fold(node, kind) or self._copied(node, kind):
             return
         target, kind = self._functional(node, kind)
-        arguments = _by_argument(target, node, lambda n: self._operand(n))
+        arguments = _by_argument(target, node, self._operand)
         result = node.meta.get("val")
         outputs = _results(node.name, result)
         spelled = self._spell(kind, target, arguments, outputs)
@@ -418,10 +417,3 @@ def _storage(data: Any) -> Any:
     if not isinstance(data, torch.Tensor) or data.numel() == 0 or data.device.type == "meta":
         return id(data)
     return data.data_ptr(), data.dtype, tuple(data.shape), tuple(data.stride())
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-__all__ = ["export", "from_exported", "map_values", "operands"]

@@ -28,13 +28,10 @@ def _conv(a: Arguments) -> dict[str, Any]:
     return {"groups": a["groups"], "padded": padded}
 
 
-def _convolution(transposed: bool) -> Any:
-    def read(a: Arguments) -> dict[str, Any]:
-        if bool(a["transposed"]) is not transposed:
-            raise Declined("a transposed convolution in the general spelling")
-        return _conv(a)
-
-    return read
+def _convolution(a: Arguments) -> dict[str, Any]:
+    if a["transposed"]:
+        raise Declined("a transposed convolution in the general spelling")
+    return _conv(a)
 
 
 def _batch_norm(a: Arguments) -> dict[str, Any]:
@@ -122,7 +119,7 @@ def _source_sizes(node: Node) -> list[Any] | None:
     for name in ("size", "shape"):
         given = node.call.get(name)
         if isinstance(given, (list, tuple)) and len(given) == len(node.output.shape or ()):
-            return [-1 if s == -1 else s for s in given]
+            return list(given)
     return None
 
 
@@ -280,10 +277,6 @@ def _block(name: str) -> Any:
     return lambda a: {"block": whole(a[name])}
 
 
-def _embedding(a: Arguments) -> dict[str, Any]:
-    return {}
-
-
 def _same(op: str, names: str, *args: Any, overload: str = "default") -> Table:
     return {f"aten.{n}" if "." in n else f"aten.{n}.{overload}": Spelling(op, *args) for n in names.split()}
 
@@ -306,26 +299,15 @@ _PASS = (
 )
 _POOLS = {1: "avg_pool1d max_pool1d adaptive_avg_pool1d", 3: "avg_pool3d max_pool3d adaptive_avg_pool3d"}
 
+_LAYER = ("input", "weight", "bias")
+_CONVS = "conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding"
+_TRANSPOSED = "conv_transpose1d conv_transpose2d.input conv_transpose3d.input"
+
 NAMES: Table = {
-    "aten.conv1d.default": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.conv2d.default": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.conv3d.default": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.conv1d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.conv2d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.conv3d.padding": Spelling("conv", ("input", "weight", "bias"), _conv, renamed(groups="groups")),
-    "aten.convolution.default": Spelling(
-        "conv", ("input", "weight", "bias"), _convolution(False), renamed(groups="groups")
-    ),
-    "aten.conv_transpose1d.default": Spelling(
-        "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
-    ),
-    "aten.conv_transpose2d.input": Spelling(
-        "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
-    ),
-    "aten.conv_transpose3d.input": Spelling(
-        "conv_transpose", ("input", "weight", "bias"), _conv, renamed(groups="groups")
-    ),
-    "aten.linear.default": Spelling("linear", ("input", "weight", "bias")),
+    **_same("conv", _CONVS, _LAYER, _conv, renamed(groups="groups")),
+    **_same("conv", "convolution", _LAYER, _convolution, renamed(groups="groups")),
+    **_same("conv_transpose", _TRANSPOSED, _LAYER, _conv, renamed(groups="groups")),
+    "aten.linear.default": Spelling("linear", _LAYER),
     "aten.addmm.default": Spelling("linear_t", ("mat1", "mat2", "self")),
     "aten.mm.default": Spelling("matmul", ("self", "mat2"), _matmul),
     "aten.bmm.default": Spelling("matmul", ("self", "mat2"), _matmul),
@@ -333,7 +315,7 @@ NAMES: Table = {
     "aten.mv.default": Spelling("matvec", ("self", "vec")),
     "aten.baddbmm.default": Spelling("baddbmm", ("batch1", "batch2", "self")),
     "aten.einsum.default": Spelling("einsum", ("tensors",), lambda a: {"equation": a["equation"]}),
-    "aten.embedding.default": Spelling("embedding", ("weight", "indices"), _embedding),
+    "aten.embedding.default": Spelling("embedding", ("weight", "indices")),
     "aten.batch_norm.default": Spelling(
         "batch_norm", ("input", "weight", "bias", "running_mean", "running_var"), _batch_norm
     ),
@@ -341,10 +323,10 @@ NAMES: Table = {
         "batch_norm", ("input", "weight", "bias", "running_mean", "running_var"), _batch_norm
     ),
     "aten.group_norm.default": Spelling(
-        "group_norm", ("input", "weight", "bias"), lambda a: {"groups": a["num_groups"]}, renamed(groups="num_groups")
+        "group_norm", _LAYER, lambda a: {"groups": a["num_groups"]}, renamed(groups="num_groups")
     ),
-    "aten.layer_norm.default": Spelling("layer_norm", ("input", "weight", "bias"), _trailing, _trailing_back),
-    "aten.native_layer_norm.default": Spelling("layer_norm", ("input", "weight", "bias"), _trailing, _trailing_back),
+    "aten.layer_norm.default": Spelling("layer_norm", _LAYER, _trailing, _trailing_back),
+    "aten.native_layer_norm.default": Spelling("layer_norm", _LAYER, _trailing, _trailing_back),
     "aten.rms_norm.default": Spelling("layer_norm", ("input", "weight"), _trailing, _trailing_back),
     "aten.scaled_dot_product_attention.default": Spelling(
         "attention", ("query", "key", "value", "attn_mask"), _attention, _attention_back
@@ -480,7 +462,7 @@ def _counted_from_the_end(node: Node, attr: str, names: tuple[str, ...]) -> str:
 
 def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
     """Attributes that the source left to the shapes and that must be written down before shapes change."""
-    if node.op == "attention" or node.op == "attention_grouped":
+    if node.op in ("attention", "attention_grouped"):
         return {"scale": node.attrs["scale"]} if node.call.get("scale") is None else {}
     counted = {"slice": ("slices", ("start", "end")), "select": ("index", ("index",))}
     if node.op in counted and (attr := _counted_from_the_end(node, *counted[node.op])):

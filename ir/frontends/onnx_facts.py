@@ -24,9 +24,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.shape_inference import infer_shapes
 
 from ..arrays import is_float
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..graph import Shape
-from .onnx_file import Tensors, first_line, load_tensor, node_reads, subgraphs
+from .onnx_file import Tensors, load_tensor, node_reads, subgraphs
 from .onnx_names import NAMES, kind_of
 
 Array = NDArray[Any]

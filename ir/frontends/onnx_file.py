@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 
 Array = NDArray[Any]
 Tensors = dict[str, TensorProto]
@@ -57,7 +57,9 @@ def parse(path: Path) -> ModelProto:
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except OSError as error:
-        raise ModelError(f"reading {path}: {error.strerror or error}", path=str(path)) from error
+        raise ModelError(
+            f"reading {path}: {error.strerror or error}", hint="check the permissions of the file", path=str(path)
+        ) from error
     except Exception as error:  # protobuf's DecodeError has another home in each version
         raise ModelError(
             f"reading {path}: not an ONNX model, or truncated ({first_line(error)})",
@@ -340,8 +342,3 @@ def _constant_tensor(node: NodeProto) -> TensorProto | None:
     if a.name in ("value_float", "value_floats"):
         return numpy_helper.from_array(np.asarray(a.f if a.name == "value_float" else list(a.floats), np.float32))
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

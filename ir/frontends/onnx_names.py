@@ -359,11 +359,6 @@ def _one_result(a: Arguments) -> dict[str, Any]:
     return {}
 
 
-def _prelu(a: Arguments) -> dict[str, Any]:
-    """A slope is broadcast from the right, as in any function of elements."""
-    return {}
-
-
 def _einsum(a: Arguments) -> dict[str, Any]:
     return {"equation": a["attributes"]["equation"]}
 
@@ -494,7 +489,7 @@ NAMES: Table = {
     "MeanVarianceNormalization": Spelling("normalise", _first(1), _mean_variance),
     "LRN": Spelling("local_response_norm", _first(1)),
     "Attention": Spelling("attention", _first(4), _attention, _attention_back),
-    "PRelu": Spelling("elementwise", _first(2), _prelu),
+    "PRelu": Spelling("elementwise", _first(2)),  # a slope is broadcast from the right
     "Dropout": Spelling("elementwise", _first(1), _one_result),
     "Reshape": Spelling("reshape", _first(1), _reshape),
     "Transpose": Spelling("permute", _first(1), _permute),
@@ -574,8 +569,6 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
     """How this dialect spells an op that a pass inserts: kind and call."""
     if op == "take":
         return "Gather", new_call("Gather", list(inputs), axis=attrs["dim"])
-    if op == "add":
-        return "Add", new_call("Add", list(inputs))
     if op == "pad":
         flat = [p[0] for p in attrs["pads"]] + [p[1] for p in attrs["pads"]]
         if opset(graph) < 11:

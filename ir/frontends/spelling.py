@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...ir.errors import Declined
+from ..errors import Declined
 from ..graph import Node, Value
 
 Arguments = dict[str, Any]
@@ -74,8 +74,3 @@ def axes_of(dims: Any, value: Any) -> tuple[int, ...]:
         return tuple(range(rank(value)))
     listed = dims if isinstance(dims, (list, tuple)) else [dims]
     return tuple(sorted(axis_of(d, value) for d in listed))
-
-
-def fixed(sizes: Any) -> tuple[int | None, ...]:
-    """Sizes with None where a number depends on the input."""
-    return tuple(s if isinstance(s, int) else None for s in sizes)

@@ -59,7 +59,10 @@ class MakePlan(Pass):
         _between("plan{floor}", self.floor, 0, 1)
         _between("plan{ceiling}", self.ceiling, 0, 1, left_open=True)
         if self.floor > self.ceiling:
-            raise UsageError(f"plan: floor {self.floor} is above ceiling {self.ceiling}")
+            raise UsageError(
+                f"plan: floor {self.floor} is above ceiling {self.ceiling}",
+                hint="both are fractions of a group that stay; ceiling is 1 unless given",
+            )
         if self.align != "auto" and self.align < 1:
             raise UsageError(f"plan{{align}} cannot be {self.align}", hint="1 or more, or auto")
 
@@ -133,8 +136,8 @@ class _Search:
         self._protect()
         self.ranked = [self._rank(g, block) for g in self.chosen]
         self.total = max(1, groups.prunable.size)
-        nothing = groups.alive(np.zeros(0, np.int64))
-        self.dense = {"macs": groups.cost.macs(nothing), "params": groups.cost.params(nothing)}
+        full = groups.all_alive()
+        self.dense = {"macs": groups.cost.macs(full), "params": groups.cost.params(full)}
 
     def plan(self) -> Plan:
         counts = self._largest_that_fits()
@@ -295,10 +298,13 @@ def _wanted(group: Group, options: MakePlan) -> bool:
 def _matches(group: Group, pattern: str) -> bool:
     names = [group.name, *(name for name, axis in group.places if axis == 0)]
     if pattern.startswith("type:"):
-        return pattern[5:] in group.layers
+        return pattern[5:] in group.ops
     if pattern.startswith("re:"):
         try:
             return any(re.search(pattern[3:], n) for n in names)
         except re.error as error:
-            raise UsageError(f"pattern {pattern!r} is no regular expression: {error}") from error
+            raise UsageError(
+                f"plan: pattern {pattern!r} is no regular expression: {error}",
+                hint="a pattern is a glob, re:regex or type:op",
+            ) from error
     return any(fnmatchcase(n, pattern) for n in names)

@@ -105,7 +105,13 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 
 def find_criterion(name: str) -> Criterion:
-    """The criterion called ``name``, or the function at ``package.module:function``."""
+    """The criterion called ``name``, or the function at ``package.module:function``.
+
+    Raises
+    ------
+    UsageError
+        No criterion has that name; or the path cannot be imported, or is no function.
+    """
     if name in CRITERIA:
         return CRITERIA[name]
     module, colon, attribute = name.partition(":")
@@ -118,8 +124,19 @@ def find_criterion(name: str) -> Criterion:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"criterion {name!r} cannot be imported: {error}", name=name) from error
-    return found  # type: ignore[no-any-return]
+        raise UsageError(
+            f"criterion {name!r} cannot be imported: {error}",
+            hint="write package.module:function, of a module that Python finds from here",
+            name=name,
+        ) from error
+    if not callable(found):
+        raise UsageError(
+            f"criterion {name!r} is a {type(found).__name__}, no function",
+            hint="a criterion is a function from a Scoring to one float for each unit",
+            name=name,
+        )
+    chosen: Criterion = found
+    return chosen
 
 
 @register
@@ -143,18 +160,23 @@ class Score(Pass):
 
     def run(self, state: State) -> Scores:
         groups: Groups = state.facts["groups"]
-        scores = np.asarray(find_criterion(self.method)(Scoring(groups, state)), np.float64)
-        _check(scores, groups, self.method)
+        scoring = Scoring(groups, state)
+        scores = np.asarray(find_criterion(self.method)(scoring), np.float64)
+        _check(scores, scoring, self.method)
         if self.normalize != "none":
             scores = _normalized(scores, groups, np.mean if self.normalize == "mean" else np.max)
         return scores / _unit_macs(groups) if self.per == "macs" else scores
 
 
-def _check(scores: Scores, groups: Groups, method: str) -> None:
-    if scores.shape != (groups.analysis.solution.units,):
-        raise UsageError(f"criterion {method!r} gave {scores.shape} scores for {groups.analysis.solution.units} units")
-    if not np.isfinite(scores[groups.prunable]).all():
-        where = next((p.name for p in Scoring(groups, None).parameters() if not np.isfinite(p.data).all()), "")  # type: ignore[arg-type]
+def _check(scores: Scores, scoring: Scoring, method: str) -> None:
+    units = scoring.zeros().shape
+    if scores.shape != units:
+        raise UsageError(
+            f"scoring: criterion {method!r} gave {scores.shape} scores for {units[0]} units",
+            hint="a criterion returns one float for each unit; start from scoring.zeros() or scoring.total(…)",
+        )
+    if not np.isfinite(scores[scoring.groups.prunable]).all():
+        where = next((p.name for p in scoring.parameters() if not np.isfinite(p.data).all()), "")
         raise ModelError(
             f"scoring by {method!r}: NaN or infinite scores"
             + (f"; parameter {where!r} is not finite" if where else ""),
@@ -174,7 +196,7 @@ def _normalized(scores: Scores, groups: Groups, statistic: Callable[[Scores], An
 
 def _unit_macs(groups: Groups) -> Scores:
     """Multiply-accumulates that one unit of each group costs, for each unit (at least one)."""
-    everything = groups.cost.macs(groups.alive(np.zeros(0, np.int64)))
+    everything = groups.cost.macs(groups.all_alive())
     costs = np.ones(groups.analysis.solution.units)
     for group in groups.groups:
         saved = everything - groups.cost.macs(groups.alive(group.units[:1]))

@@ -24,5 +24,5 @@ def taylor(scoring: Scoring) -> Scores:
         )
     from ...ir.emit.fx import gradients
 
-    found = gradients(graph, scoring.state.context.get("loss"), scoring.state.seed)
+    found = gradients(graph, scoring.state.context.get("loss"))
     return scoring.total(lambda p: np.abs(p.data * found[p.name]))

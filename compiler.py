@@ -1,0 +1,210 @@
+"""One compile: a recipe run over a graph, what comes out emitted, verified in ONNX Runtime, measured and reported.
+
+The budget of measured latency is here as well, because it is met by trials of the whole: each one planned, emitted and
+measured.  Reading models is no concern of this file (``models.py``).  Start at :meth:`Compiler.compile`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .artifact import Result
+from .ir import arrays
+from .ir.analysis import analyse
+from .ir.errors import BudgetError, ModelError, PrunecError, VerificationError
+from .ir.graph import Graph
+from .models import emit_onnx, run_onnx
+from .passes import verify as verification
+from .passes.base import State
+from .passes.groups import Groups, find_groups
+from .passes.rewrite import kept_indices, mask, named
+from .passes.runner import Progress, Runner
+from .passes.target import Target
+from .recipe import Recipe
+from .report import Sizes, build_report
+
+if TYPE_CHECKING:
+    import onnx
+
+_LATENCY_TRIALS = 6
+_TRIAL_S, _MEASURE_S = 1.5, 3.0
+"""Seconds of measuring: of one trial, of what is reported."""
+
+
+@dataclass(eq=False)
+class Compiler:
+    """One canonical graph being compiled: pipelines run over it, its dense form is emitted once.
+
+    The options are those of :func:`prunec.compile`; ``tell`` gets each stage as it starts, ``seconds`` holds how long
+    the stages outside the pipeline took.
+    """
+
+    dense: Graph
+    target: Target
+    seed: int
+    verify: bool
+    opset: int | None
+    verify_each: bool
+    print_after: tuple[str, ...]
+    tell: Progress
+    loss: Callable[[Any], Any] | None
+    measure: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    _groups: Groups | None = None
+    _dense_onnx: onnx.ModelProto | None = None
+
+    def compile(self, recipe: Recipe) -> Result:
+        """The result of ``recipe``, verified, measured and reported as far as that was asked for."""
+        state, runner = self._run(recipe, verify=self.verify)
+        groups: Groups = state.facts["groups"] if "groups" in state.facts else find_groups(analyse(self.dense))
+        alive = state.facts.get("alive", groups.all_alive())
+        kept = named(groups.analysis.graph, kept_indices(groups.analysis, alive))
+        result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
+        verified: dict[str, Any] | None = state.facts.get("verified")
+        if verified is not None:
+            verified = self._verify_emitted(result, groups, alive, verified)
+        if self.dense.dialect == "fx" and not any(v.dynamic for v in self.dense.inputs):
+            state.notes.append("sizes are those of the example inputs, the batch too: the export has no dynamic axis")
+        latency = self._latency(result, state) if self.measure else None
+        sizes = Sizes(result.onnx if result.emitted is not None else None, self._dense_onnx)
+        result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
+        return result
+
+    def _run(self, recipe: Recipe, *, verify: bool) -> tuple[State, Runner]:
+        state = State(self.dense, self.dense, self.target, self.seed, context={"loss": self.loss})
+        known = {"canonical"}
+        if self._groups is not None:
+            state.facts["groups"] = self._groups
+            known.add("groups")
+        runner = Runner(self.verify_each, self.print_after, self.tell, print, ensured=known)
+        runner.run([p for p in recipe if verify or p.name != "verify"], state)
+        self._groups = state.facts.get("groups")
+        return state, runner
+
+    def refuse_opaque(self) -> None:
+        """Raise for ops that are not known, with the declaration to write."""
+        found = analyse(self.dense).opaque
+        if found:
+            kinds = sorted({f"{o.kind}: {o.why}" for o in found})
+            raise ModelError(
+                f"--strict: {len(kinds)} kinds of ops are not understood: {'; '.join(kinds)}",
+                hint='declare each in ir/ops, e.g. declare("name", "B c * -> B c *", "…"), and name it in ir/frontends',
+                ops=kinds,
+            )
+
+    def _verify_emitted(self, result: Result, groups: Groups, alive: Any, report: dict[str, Any]) -> dict[str, Any]:
+        """The emitted ONNX, in ONNX Runtime, against the masked dense graph."""
+        model = self._emit(result)
+        with self._timed("verify_onnx", "verify onnx"):
+            error = self._onnx_error(model, groups, alive, report["tolerance"])
+        if not error <= report["tolerance"]:
+            raise VerificationError(
+                f"verifying the emitted ONNX in ONNX Runtime: it differs from the masked model by {error:.2g} relative "
+                f"(allowed {report['tolerance']:g})",
+                hint="nothing was written; please report it with the model",
+                max_rel_err=error,
+            )
+        return {**report, "max_rel_err": max(report["max_rel_err"], error), "onnx_rel_err": error}
+
+    def _onnx_error(self, model: onnx.ModelProto, groups: Groups, alive: Any, tolerance: float) -> float:
+        graph = groups.analysis.graph
+        inputs = verification.other_batch(graph, verification.sample_inputs(graph, self.seed))
+        oracle = mask(groups.analysis, alive)
+        found = run_onnx(model, graph, inputs, "the emitted ONNX model")
+        error = verification.relative_error(verification.run(oracle, inputs), found)
+        return verification.excess(oracle, inputs, error) if tolerance < error < float("inf") else error
+
+    @contextmanager
+    def _timed(self, key: str, stage: str) -> Iterator[None]:
+        """Tell that ``stage`` starts, and add its seconds under ``key``."""
+        self.tell(stage, "")
+        start = time.perf_counter()
+        yield
+        self.seconds[key] = self.seconds.get(key, 0) + time.perf_counter() - start
+
+    def _emit(self, result: Result) -> onnx.ModelProto:
+        if result.emitted is None:
+            with self._timed("emit", "emit"):
+                return result.onnx
+        return result.emitted
+
+    def _emit_dense(self) -> onnx.ModelProto:
+        """The dense graph as ONNX, emitted once."""
+        if self._dense_onnx is None:
+            with self._timed("emit_dense", "emit dense"):
+                self._dense_onnx = emit_onnx(self.dense, self.opset)
+        return self._dense_onnx
+
+    def _latency(self, result: Result, state: State) -> dict[str, Any] | None:
+        """Dense against compact in ONNX Runtime; None, with a note, where the model has no ONNX form."""
+        try:
+            return self._compare(self._emit(result), _MEASURE_S)
+        except PrunecError as error:
+            state.notes.append(f"latency was not measured: {error.message}")
+            return None
+
+    def _compare(self, compact: onnx.ModelProto, budget_s: float) -> dict[str, Any]:
+        from .runtime.profile import compare
+
+        dense = self._emit_dense()
+        feeds = _feeds(self.dense, dense, self.seed)
+        with self._timed("measure", "measure"):
+            return compare(dense, compact, feeds, feeds, budget_s=budget_s, seed=self.seed).as_dict()
+
+    def within_latency(self, budget: float) -> Result:
+        """The largest network whose measured latency is at most ``budget`` of the dense one's.
+
+        Raises
+        ------
+        BudgetError
+            No plan was found that is fast enough.
+        """
+        macs = self._macs_within(budget)
+        if macs is None:
+            raise BudgetError(
+                f"planning: no plan was found whose measured latency is at most {budget:g} of the dense model's",
+                hint="ask for more, or give a budget in macs",
+                budget={"latency": budget},
+            )
+        result = self.compile(Recipe.default(macs=macs))
+        result.report["budget"] = {"latency": budget, "macs": macs}
+        return result
+
+    def _macs_within(self, budget: float) -> float | None:
+        """The largest budget of MACs, of those tried, that meets the budget of latency; None where none does."""
+        low, high, best = 0.0, 1.0, None
+        trial = budget
+        for _ in range(_LATENCY_TRIALS):
+            try:
+                ratio = self._try(trial)
+            except BudgetError:
+                low = max(low, trial)
+                trial = (trial + high) / 2
+                continue
+            self.tell("search", f"macs {trial:.3f} -> latency {ratio:.3f}")
+            if ratio <= budget:
+                best, low = trial, trial
+            else:
+                high = trial
+            trial = min(max(trial * budget / ratio, low + 0.25 * (high - low)), low + 0.75 * (high - low))
+            if high - low < 0.02:
+                break
+        return best
+
+    def _try(self, macs: float) -> float:
+        """The measured latency, compact/dense, of a budget of MACs."""
+        state, _ = self._run(Recipe.default(macs=macs), verify=False)
+        ratio: float = self._compare(emit_onnx(state.deployed, self.opset), _TRIAL_S)["ratio"]
+        return ratio
+
+
+def _feeds(graph: Graph, model: onnx.ModelProto, seed: int) -> dict[str, Any]:
+    """Inputs for measuring: the graph's sample with a batch of one where the batch is dynamic."""
+    sample = zip(graph.inputs, verification.sample_inputs(graph, seed), strict=True)
+    tensors = [(v, arrays.to_numpy(x)) for v, x in sample if v.is_tensor]
+    names = [i.name for i in model.graph.input]
+    return {n: (a[:1] if 0 in v.dynamic else a) for n, (v, a) in zip(names, tensors, strict=True)}

@@ -1,0 +1,130 @@
+"""Models in and out: whatever a user hands in becomes a graph, a graph becomes ONNX, and ONNX runs.
+
+The libraries are imported by the functions that need them, since a torch model needs no reader of ONNX files, and the
+other way round.  Start at :func:`read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .files import digest, file_digest
+from .ir import arrays
+from .ir.errors import ModelError, UsageError
+from .ir.graph import Graph
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def read(model: Any, example_inputs: Any = None) -> tuple[Graph, str]:
+    """The graph of whatever :func:`compile` takes, and the SHA-256 of the source.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be read; see the frontends.
+    """
+    if isinstance(model, (str, Path)):
+        return _read_file(Path(model), example_inputs)
+    module = type(model).__module__
+    if module.startswith("onnx"):
+        from .ir.frontends.onnx import from_onnx
+
+        return from_onnx(model, _by_name(example_inputs)), digest(model.SerializeToString(deterministic=True))
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    if isinstance(model, ExportedProgram):
+        return _read_program(model)
+    if isinstance(model, nn.Module):
+        return _read_module(model, example_inputs)
+    raise ModelError(
+        f"reading the model: {type(model).__name__} is not understood",
+        hint="give an nn.Module, an ExportedProgram, an onnx.ModelProto, or the path of an .onnx or .pt2 file",
+    )
+
+
+def _read_file(path: Path, example_inputs: Any) -> tuple[Graph, str]:
+    if path.suffix == ".pt2":
+        from .pt2 import load_program
+        from .sources import check_file
+
+        check_file(str(path))
+        return _read_program(load_program(path))
+    if path.suffix == ".onnx" or path.exists():
+        from .ir.frontends.onnx import from_onnx
+        from .ir.frontends.onnx_file import read_model
+
+        model = read_model(str(path))
+        return from_onnx(model, _by_name(example_inputs)), file_digest(path)
+    raise ModelError(f"{path}: no such file", hint="give an .onnx or .pt2 file, or the module itself")
+
+
+def _read_program(program: Any) -> tuple[Graph, str]:
+    from .ir.frontends.fx import from_exported
+
+    graph = from_exported(program)
+    return graph, _digest_of(graph)
+
+
+def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
+    from .ir.frontends.fx import export
+
+    if example_inputs is None:
+        raise UsageError("compiling an nn.Module needs example_inputs", hint="a tuple or a dict of tensors")
+    if isinstance(example_inputs, Mapping):
+        args, kwargs = (), dict(example_inputs)
+    else:
+        args, kwargs = (tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)), {}
+    return _read_program(export(model, args, kwargs))
+
+
+def _by_name(example_inputs: Any) -> dict[str, Any] | None:
+    if example_inputs is None or isinstance(example_inputs, Mapping):
+        return None if example_inputs is None else {k: arrays.to_numpy(v) for k, v in example_inputs.items()}
+    raise UsageError("example inputs of an ONNX model are given by name", hint="a dict of arrays by input name")
+
+
+def _digest_of(graph: Graph) -> str:
+    from .ir.printer import print_graph
+
+    parts = [print_graph(graph).encode()]
+    parts += [np.ascontiguousarray(arrays.to_numpy(c.data)).tobytes() for c in graph.constants.values()]
+    return digest(*parts)
+
+
+def check_finite(graph: Graph) -> None:
+    """Raise :class:`ModelError` for a parameter that holds NaN or infinite values."""
+    for constant in graph.constants.values():
+        if constant.role == "parameter" and arrays.is_float(constant.data) and not arrays.is_finite(constant.data):
+            raise ModelError(
+                f"reading the model: parameter {constant.name!r} holds NaN or infinite values",
+                hint="repair or retrain the model: weights that are not finite cannot be ranked or verified",
+                parameter=constant.name,
+            )
+
+
+def emit_onnx(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
+    """The ONNX form of a graph, by the emitter of its dialect."""
+    if graph.dialect == "fx":
+        from .ir.emit import torch_onnx
+
+        return torch_onnx.emit(graph, opset)
+    from .ir.emit import onnx as emitter
+
+    return emitter.emit(graph, opset)
+
+
+def run_onnx(model: onnx.ModelProto, graph: Graph, inputs: list[Any], name: str) -> list[Any]:
+    """Outputs of ``model`` in ONNX Runtime, in order, on sample inputs of ``graph``; ``name`` is for messages."""
+    from .runtime.session import Session
+
+    tensors = [arrays.to_numpy(x) for v, x in zip(graph.inputs, inputs, strict=True) if v.is_tensor]
+    names = [i.name for i in model.graph.input]
+    found = Session(model, name=name).run(dict(zip(names, tensors)))
+    return [found[o.name] for o in model.graph.output]
