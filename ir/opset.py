@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,9 +120,48 @@ Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
 Contracts = Callable[[Node], Iterable[str]]
 
 
+class AtDead(Protocol):
+    """What is known of the masked network's values at dead positions."""
+
+    def __call__(self, value: Value | None) -> bool:
+        """Whether ``value`` is surely zero wherever a position is dead."""
+
+    def computed(self, node: Node) -> bool:
+        """Whether computing ``node`` on numbers, zeros where operands are zero, gives zero."""
+
+
+Zero = Callable[[Node, AtDead], bool]
+"""Whether a node's results are zero at dead positions, from what is known of its operands."""
+
+
 def no_letters(node: Node) -> Iterable[str]:
     """An op that sums over no letter."""
     return ()
+
+
+def not_zero(node: Node, at_dead: AtDead) -> bool:
+    """Nothing is known of the results at dead positions."""
+    return False
+
+
+def zero_after_operands(node: Node, at_dead: AtDead) -> bool:
+    """Zero where all operands are: products, and what moves or joins positions."""
+    return all(at_dead(v) for v in node.inputs if v is not None)
+
+
+def zero_after_first(node: Node, at_dead: AtDead) -> bool:
+    """Zero where the first operand is; the others say where to look."""
+    return at_dead(node.inputs[0])
+
+
+def zero_if_computed(node: Node, at_dead: AtDead) -> bool:
+    """A function of elements: it is asked."""
+    return at_dead.computed(node)
+
+
+def zero_after_weights(node: Node, at_dead: AtDead) -> bool:
+    """A layer: zero where its weight and its bias are."""
+    return all(at_dead(v) for v in node.inputs[1:3] if v is not None)
 
 
 @dataclass(frozen=True)
@@ -158,7 +197,8 @@ class Op:
     """A declaration.
 
     ``normalises`` maps an operand to the axes over which the node normalises or reduces; ``contracts`` are the letters
-    over which two computed values are multiplied and summed.
+    over which two computed values are multiplied and summed.  ``zero`` says whether results are zero where positions
+    are dead.
     """
 
     name: str
@@ -170,6 +210,7 @@ class Op:
     help: str
     normalises: Normalised | None
     contracts: Contracts = no_letters
+    zero: Zero = not_zero
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -224,12 +265,12 @@ def declare(
     macs: Macs | None = None,
     refit: Refit | None = None,
     contracts: str = "",
+    zero: Zero = not_zero,
     **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
-    return _enter(
-        Op(name, Signature.parse(signature), None, attributes, refit, macs, help, None, lambda node: contracts)
-    )
+    parsed = Signature.parse(signature)
+    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: contracts, zero))
 
 
 def moves(
@@ -239,11 +280,15 @@ def moves(
     macs: Macs | None = None,
     normalises: Normalised | None = None,
     contracts: Contracts = no_letters,
+    zero: Zero = zero_after_first,
 ) -> Callable[[Rule], Rule]:
-    """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results."""
+    """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results.
+
+    Zeros move with the positions of the first operand, unless ``zero`` says otherwise.
+    """
 
     def enter(rule: Rule) -> Rule:
-        _enter(Op(name, None, rule, {}, refit, macs, (rule.__doc__ or "").strip(), normalises, contracts))
+        _enter(Op(name, None, rule, {}, refit, macs, (rule.__doc__ or "").strip(), normalises, contracts, zero))
         return rule
 
     return enter

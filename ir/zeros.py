@@ -2,58 +2,74 @@
 
 A sum of products over an axis (``q · k``) may lose positions only if the masked network adds zeros there: one of the
 two factors must be zero at dead positions.  Layers give zeros, because their weights are masked; functions with
-f(0) = 0 keep them; ``elu(x) + 1`` or a sigmoid do not.  Asked backwards and on demand, since few ops contract two
-computed values.
+f(0) = 0 keep them; ``elu(x) + 1`` or a sigmoid do not.  Each op's declaration says how zeros pass it (``zero``); what
+is not declared is taken as not zero.  A value is *whole* when nothing of it can be dead; broadcast to a place that
+can, it brings whatever it holds.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from . import arrays
 from .dialects import runtime
-from .graph import Graph, Node, Value
+from .graph import Graph, Node, Value, map_values
+from .opset import OPS
 
-_LAYERS = ("conv", "conv_transpose", "linear", "linear_t", "embedding")
-_PINNED = ("opaque", "fill", "size")
 _PROBES = (0.7, -1.3)
 
 
 class Zeros:
-    """Answers for one graph; each value is looked at once."""
+    """Answers for one graph, found in one walk when the first question comes."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.made = graph.producers()
-        self.known: dict[Value, bool] = {}
+        self.whole: set[Value] = set()
+        self.zero: set[Value] = set()
+        self.asked: dict[tuple[object, ...], bool] = {}
+        self.walked = False
 
     def at_dead(self, value: Value | None) -> bool:
-        """Whether ``value`` is surely zero wherever a position is dead."""
-        if value is None or value not in self.made:
-            return True  # constants are masked, inputs lose nothing
-        if value not in self.known:
-            self.known[value] = self._through(self.made[value])
-        return self.known[value]
+        """Whether ``value`` is surely zero wherever a position is dead; true of one that is absent."""
+        if not self.walked:
+            self.walked = True
+            self._walk()
+        return value is None or value in self.zero or value in self.whole
 
-    def _through(self, node: Node) -> bool:
-        if node.op in _PINNED or node.op == "layer_norm":
-            return True
-        if node.op in _LAYERS and node.inputs[1] in self.graph.constants:
-            return True
-        if node.op in ("batch_norm", "group_norm") and len(node.inputs) > 1 and node.inputs[1] is not None:
-            return True
-        if node.op == "normalise":
-            return False
-        if node.op == "elementwise":
-            return self._elementwise(node)
-        return all(self.at_dead(v) for v in node.inputs)
+    __call__ = at_dead
 
-    def _elementwise(self, node: Node) -> bool:
+    def computed(self, node: Node) -> bool:
+        """Whether an elementwise node gives zero on zeros, single numbers, and probes for everything else."""
         operands = [v for v in node.inputs if v is not None]
-        zero = [self.at_dead(v) for v in operands]
-        if not any(zero):
+        given = [self._at_dead_of(node, v) for v in operands]
+        if 0.0 not in given:
             return False
-        for probe in _PROBES:
-            found = runtime(self.graph).evaluate(self.graph, node, [np.array([0.0 if z else probe]) for z in zero])
-            if found is None or not (found == 0).all():
-                return False
-        return True
+        key = (node.kind, tuple(given), repr(map_values(node.call, operands.index)))
+        if key not in self.asked:
+            self.asked[key] = all(self._gives_zero(node, given, probe) for probe in _PROBES)
+        return self.asked[key]
+
+    def _walk(self) -> None:
+        for value in self.graph.constants:
+            (self.whole if math.prod(value.shape or ()) == 1 else self.zero).add(value)
+        self.whole.update(self.graph.inputs)
+        for node in self.graph.nodes:
+            op = OPS.get(node.op)
+            if op is None or all(v in self.whole for v in node.inputs):
+                self.whole.update(node.outputs)
+            elif op.zero(node, self):
+                self.zero.update(node.outputs)
+
+    def _at_dead_of(self, node: Node, operand: Value) -> float | None:
+        """What ``operand`` holds where ``node`` has dead positions; None for whatever."""
+        if operand in self.zero or (operand in self.whole and operand.shape == node.output.shape):
+            return 0.0
+        constant = self.graph.constants.get(operand)
+        return None if constant is None else float(arrays.to_numpy(constant.data).ravel()[0])
+
+    def _gives_zero(self, node: Node, given: list[float | None], probe: float) -> bool:
+        numbers = [np.array([probe if x is None else x]) for x in given]
+        found = runtime(self.graph).evaluate(self.graph, node, numbers)
+        return found is not None and bool((found == 0).all())

@@ -140,10 +140,9 @@ class _Propagation:
         fact = self.known.get(node.inputs[0]) if node.inputs[0] is not None else None
         if fact is None or fact.axis >= len(node.output.shape or ()) - int(node.attrs["spatial"]):
             return None
-        name = node.kind.lower()
-        if "max" in name or "adaptive_avg" in name or "globalaverage" in name:
+        if node.attrs["function"] in ("max", "mean"):
             return fact
-        if "avg" in name or "average" in name:  # the border may count padded zeros
+        if node.attrs["function"] == "mean with borders":  # it may count zeros there
             return Known(fact.axis, np.where(fact.level == 0, 0.0, np.nan))
         return None
 
@@ -169,7 +168,7 @@ class _Propagation:
 
     def _reduce(self, node: Node) -> Known | None:
         fact = self.known.get(node.inputs[0]) if node.inputs[0] is not None else None
-        if fact is None or "mean" not in node.kind.lower() or fact.axis in node.attrs["dims"]:
+        if fact is None or node.attrs["function"] not in ("max", "mean", "min") or fact.axis in node.attrs["dims"]:
             return None
         gone = 0 if node.attrs["keepdim"] else sum(d < fact.axis for d in node.attrs["dims"])
         return Known(fact.axis - gone, fact.level)

@@ -63,10 +63,10 @@ def _first(a: Arguments, *names: str) -> str:
     return next(n for n in names if n in a)
 
 
-def _dims(default_keep: bool = False, name: str = "dim") -> Any:
+def _dims(default_keep: bool = False, **fixed: str) -> Any:
     def read(a: Arguments) -> dict[str, Any]:
         x = a[_first(a, "self", "input")]
-        return {"dims": axes_of(a.get(name), x), "keepdim": bool(a.get("keepdim", default_keep))}
+        return {**fixed, "dims": axes_of(a.get("dim"), x), "keepdim": bool(a.get("keepdim", default_keep))}
 
     return read
 
@@ -229,7 +229,7 @@ def _pad(a: Arguments) -> dict[str, Any]:
     pads = [(0, 0)] * r
     for k in range(len(flat) // 2):
         pads[r - 1 - k] = (flat[2 * k], flat[2 * k + 1])
-    return {"pads": tuple(pads), "mode": a.get("mode", "constant")}
+    return {"pads": tuple(pads), "mode": a.get("mode", "constant"), "value": a.get("value") or 0}
 
 
 def _pad_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
@@ -265,8 +265,16 @@ def _glu(a: Arguments) -> dict[str, Any]:
     return {"dim": axis_of(a["dim"], a["self"])}
 
 
-def _pool(spatial: int) -> Any:
-    return lambda a: {"spatial": spatial}
+def _pool(spatial: int, function: str = "resample") -> Any:
+    return lambda a: {"spatial": spatial, "function": function}
+
+
+def _average_pool(spatial: int) -> Any:
+    def read(a: Arguments) -> dict[str, Any]:
+        borders = any(a.get("padding") or ()) or a.get("ceil_mode")
+        return {"spatial": spatial, "function": "mean with borders" if borders else "mean"}
+
+    return read
 
 
 def _size_of(a: Arguments) -> dict[str, Any]:
@@ -283,10 +291,16 @@ def _same(op: str, names: str, *args: Any, overload: str = "default") -> Table:
 
 _SIZED = "view reshape _unsafe_view"
 _UNSIZED = "flatten.using_ints squeeze squeeze.dim squeeze.dims unsqueeze"
-_REDUCE = (
-    "mean.dim sum.dim_IntList amax amin prod.dim_int var.correction std.correction var.dim std.dim logsumexp "
-    "linalg_vector_norm norm.ScalarOpt_dim mean sum all.dim any.dim"
-)
+_REDUCE = {
+    "mean": "mean.dim mean",
+    "sum": "sum.dim_IntList sum",
+    "max": "amax any.dim",
+    "min": "amin all.dim",
+    "product": "prod.dim_int",
+    "deviation": "var.correction std.correction var.dim std.dim",
+    "norm": "linalg_vector_norm norm.ScalarOpt_dim",
+    "logsumexp": "logsumexp",
+}
 _PASS = (
     "dropout feature_dropout alpha_dropout native_dropout clone contiguous detach alias lift_fresh_copy _to_copy "
     "to.dtype to.device to.dtype_layout to.other type_as relu relu6 gelu silu mish sigmoid hardswish hardsigmoid "
@@ -297,11 +311,20 @@ _PASS = (
     "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar "
     "multiply.Tensor multiply.Scalar subtract.Tensor subtract.Scalar"
 )
-_POOLS = {1: "avg_pool1d max_pool1d adaptive_avg_pool1d", 3: "avg_pool3d max_pool3d adaptive_avg_pool3d"}
-
 _LAYER = ("input", "weight", "bias")
 _CONVS = "conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding"
 _TRANSPOSED = "conv_transpose1d conv_transpose2d.input conv_transpose3d.input"
+
+
+def _pools(spatial: int) -> Table:
+    maximum = f"max_pool{spatial}d max_pool{spatial}d_with_indices adaptive_max_pool{spatial}d"
+    return {
+        **_same("pool", f"avg_pool{spatial}d", ("self",), _average_pool(spatial)),
+        **_same("pool", f"adaptive_avg_pool{spatial}d", ("self",), _pool(spatial, "mean")),
+        **_same("pool", f"lp_pool{spatial}d", ("self",), _pool(spatial, "norm")),
+        **_same("pool", maximum, ("self",), _pool(spatial, "max")),
+    }
+
 
 NAMES: Table = {
     **_same("conv", _CONVS, _LAYER, _conv, renamed(groups="groups")),
@@ -378,16 +401,15 @@ NAMES: Table = {
     **_same("reshape", _UNSIZED, ("self",), _result_shape, _unchanged),
     **_same("reshape_as", "view_as reshape_as", ("self", "other"), _result_shape, _unchanged),
     "aten.unflatten.int": Spelling("reshape", ("self",), _result_shape, _unflatten_back),
-    **_same("reduce", _REDUCE, ("self",), _dims()),
+    **{k: s for f, names in _REDUCE.items() for k, s in _same("reduce", names, ("self",), _dims(function=f)).items()},
     **_same("rank_along", "max.dim min.dim", ("self",), _dims()),
     **_same("elementwise", _PASS),
     **_same(
         "fill", "zeros ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"
     ),
-    **_same("pool", _POOLS[1], ("self",), _pool(1)),
-    **_same("pool", "avg_pool2d max_pool2d adaptive_avg_pool2d lp_pool2d", ("self",), _pool(2)),
-    **_same("pool", "max_pool2d_with_indices adaptive_max_pool2d max_pool1d_with_indices", ("self",), _pool(2)),
-    **_same("pool", _POOLS[3], ("self",), _pool(3)),
+    **_pools(1),
+    **_pools(2),
+    **_pools(3),
     **_same(
         "pool",
         "upsample_nearest1d.vec upsample_linear1d.vec upsample_nearest1d upsample_linear1d",

@@ -9,6 +9,7 @@ A reader sees the call and, besides, :data:`RESULT`, :data:`KNOWN` and :data:`OP
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -295,7 +296,16 @@ def _tile(a: Arguments) -> dict[str, Any]:
 def _pad(a: Arguments) -> dict[str, Any]:
     x = _x(a)
     mode = str(_attribute(a, "mode", "constant"))
-    return {"pads": _pairs(a, x), "mode": mode}
+    return {"pads": _pairs(a, x), "mode": mode, "value": _fill(a)}
+
+
+def _fill(a: Arguments) -> float:
+    """What is padded with; NaN where that is computed."""
+    value = operand(a, 2)
+    if value is None:
+        return float(_attribute(a, "value", 0.0))
+    known = a[KNOWN](value)
+    return math.nan if known is None or known.size != 1 or known.item() is None else float(known.item())
 
 
 def _pairs(a: Arguments, x: Value) -> tuple[tuple[int, int], ...]:
@@ -316,8 +326,14 @@ def _block(a: Arguments) -> dict[str, Any]:
 # ---------------------------------------------------------------------- pools, reductions, the rest
 
 
-def _pool(a: Arguments) -> dict[str, Any]:
-    return {"spatial": rank(_x(a)) - 2}
+def _pool(function: str) -> Read:
+    return lambda a: {"spatial": rank(_x(a)) - 2, "function": function}
+
+
+def _average_pool(a: Arguments) -> dict[str, Any]:
+    auto = _attribute(a, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    borders = any(_attribute(a, "pads", ())) or auto or _attribute(a, "ceil_mode", 0)
+    return {"spatial": rank(_x(a)) - 2, "function": "mean with borders" if borders else "mean"}
 
 
 def _resize(a: Arguments) -> dict[str, Any]:
@@ -327,15 +343,19 @@ def _resize(a: Arguments) -> dict[str, Any]:
     changed = [d for d, (m, n) in enumerate(zip(before, after, strict=True)) if m != n]
     spatial = len(before) - min([2, *changed])
     if operand(a, 3) is None or a["attributes"].get("axes") is not None or a.get("explicit"):
-        return {"spatial": spatial}
-    return {"spatial": spatial, "sizes": _numbers(integers(a, 3) or ())}
+        return {"spatial": spatial, "function": "resample"}
+    return {"spatial": spatial, "function": "resample", "sizes": _numbers(integers(a, 3) or ())}
 
 
-def _reduce(a: Arguments) -> dict[str, Any]:
-    axes = _either(a, "axes", 1)
-    if not axes and _attribute(a, "noop_with_empty_axes", 0):
-        return {"dims": (), "keepdim": True}
-    return {"dims": axes_of(axes, _x(a)), "keepdim": bool(_attribute(a, "keepdims", 1))}
+def _reduce(function: str) -> Read:
+    def read(a: Arguments) -> dict[str, Any]:
+        axes = _either(a, "axes", 1)
+        if not axes and _attribute(a, "noop_with_empty_axes", 0):
+            return {"function": function, "dims": (), "keepdim": True}
+        dims, keep = axes_of(axes, _x(a)), bool(_attribute(a, "keepdims", 1))
+        return {"function": function, "dims": dims, "keepdim": keep}
+
+    return read
 
 
 def _extremum(a: Arguments) -> dict[str, Any]:
@@ -460,10 +480,17 @@ _TENSORS = (
     "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor "
     "com.microsoft::Gelu com.microsoft::QuickGelu"
 )
-_POOLS = "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool"
-_REDUCE = (
-    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
-)
+_POOLS = {"max": "MaxPool GlobalMaxPool", "mean": "GlobalAveragePool", "norm": "LpPool GlobalLpPool"}
+_REDUCE = {
+    "mean": "ReduceMean",
+    "sum": "ReduceSum",
+    "max": "ReduceMax",
+    "min": "ReduceMin",
+    "product": "ReduceProd",
+    "norm": "ReduceL1 ReduceL2 ReduceSumSquare",
+    "logsum": "ReduceLogSum",
+    "logsumexp": "ReduceLogSumExp",
+}
 
 
 def _first(count: int) -> tuple[str, ...]:
@@ -509,8 +536,9 @@ NAMES: Table = {
     **_same("normalise", "Softmax LogSoftmax Hardmax", _first(1), _softmax),
     **_same("rank_along", "ArgMax ArgMin", _first(1), _extremum),
     **_same("reshape", "Flatten Squeeze Unsqueeze", _first(1), _unsized, _unchanged),
-    **_same("reduce", _REDUCE, _first(1), _reduce),
-    **_same("pool", _POOLS, _first(1), _pool),
+    **{k: s for f, names in _REDUCE.items() for k, s in _same("reduce", names, _first(1), _reduce(f)).items()},
+    **{k: s for f, names in _POOLS.items() for k, s in _same("pool", names, _first(1), _pool(f)).items()},
+    "AveragePool": Spelling("pool", _first(1), _average_pool),
     **_same("elementwise", _TENSORS, None, _one_result),
     **_same("fill", "ConstantOfShape EyeLike Range RandomNormal RandomUniform"),
 }

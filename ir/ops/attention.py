@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ..opset import Cost, declare
+from ..graph import Node
+from ..opset import AtDead, Cost, declare
+
+
+def _zero(node: Node, at_dead: AtDead) -> bool:
+    """Weights are averages over keys, of values that are zero where heads or head dimensions are dead."""
+    return at_dead(node.inputs[2])
 
 
 def _macs(cost: Cost) -> float:
@@ -16,6 +22,7 @@ declare(
     "Scaled dot-product attention with an explicit scale.",
     macs=_macs,
     contracts="d",
+    zero=_zero,
 )
 declare(
     "attention_grouped",
@@ -24,4 +31,5 @@ declare(
     k="kv_heads",
     macs=_macs,
     contracts="d",
+    zero=_zero,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..axes import Axes, pinned
-from ..opset import Cost, Fitting, Site, declare, moves
+from ..opset import Cost, Fitting, Site, declare, moves, zero_after_first, zero_after_weights
 
 
 def _conv_macs(cost: Cost) -> float:
@@ -20,6 +20,7 @@ declare(
     "Convolution in 1, 2 or 3 dimensions; grouped and depthwise.",
     g="groups",
     macs=_conv_macs,
+    zero=zero_after_weights,
 )
 declare(
     "conv_transpose",
@@ -27,18 +28,39 @@ declare(
     "Transposed convolution, also grouped.",
     g="groups",
     macs=_transposed_macs,
+    zero=zero_after_weights,
 )
 declare(
-    "pixel_shuffle", "B (c R S) H W -> B c (H R) (W S)", "Depth to space, channels outermost.", R="block", S="block"
+    "pixel_shuffle",
+    "B (c R S) H W -> B c (H R) (W S)",
+    "Depth to space, channels outermost.",
+    zero=zero_after_first,
+    R="block",
+    S="block",
 )
 declare(
-    "depth_to_space", "B (R S c) H W -> B c (H R) (W S)", "Depth to space, channels innermost.", R="block", S="block"
+    "depth_to_space",
+    "B (R S c) H W -> B c (H R) (W S)",
+    "Depth to space, channels innermost.",
+    zero=zero_after_first,
+    R="block",
+    S="block",
 )
 declare(
-    "pixel_unshuffle", "B c (H R) (W S) -> B (c R S) H W", "Space to depth, channels outermost.", R="block", S="block"
+    "pixel_unshuffle",
+    "B c (H R) (W S) -> B (c R S) H W",
+    "Space to depth, channels outermost.",
+    zero=zero_after_first,
+    R="block",
+    S="block",
 )
 declare(
-    "space_to_depth", "B c (H R) (W S) -> B (R S c) H W", "Space to depth, channels innermost.", R="block", S="block"
+    "space_to_depth",
+    "B c (H R) (W S) -> B (R S c) H W",
+    "Space to depth, channels innermost.",
+    zero=zero_after_first,
+    R="block",
+    S="block",
 )
 
 

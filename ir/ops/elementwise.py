@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from ..axes import Axes, pinned
 from ..errors import Declined
 from ..graph import Node
-from ..opset import Site, declare, moves
+from ..opset import Site, declare, moves, not_zero, zero_after_first, zero_if_computed
 
-declare("elementwise", "..., ..., ..., ... -> ...", "Any function of elements, broadcast over its operands.")
-declare("prelu", "B c *, c -> B c *", "Leaky rectifier with a learned slope for each channel.")
+declare(
+    "elementwise",
+    "..., ..., ..., ... -> ...",
+    "Any function of elements, broadcast over its operands.",
+    zero=zero_if_computed,
+)
+declare("prelu", "B c *, c -> B c *", "Leaky rectifier with a learned slope for each channel.", zero=zero_after_first)
 
 
 def along(node: Node) -> Mapping[int, tuple[int, ...]]:
@@ -18,7 +23,7 @@ def along(node: Node) -> Mapping[int, tuple[int, ...]]:
     return {0: tuple(node.attrs["dims"])}
 
 
-@moves("normalise", normalises=along)
+@moves("normalise", normalises=along, zero=not_zero)
 def normalise(site: Site) -> list[Axes]:
     """Softmax and its kin over ``dims``: removing a position is not zeroing it."""
     return [list(site.x)]

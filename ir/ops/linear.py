@@ -8,26 +8,48 @@ from collections.abc import Mapping
 from ..axes import Axes
 from ..errors import Declined
 from ..graph import Node
-from ..opset import Cost, Site, declare, moves
+from ..opset import Cost, Site, declare, moves, zero_after_first, zero_after_operands, zero_after_weights
 from ..signature import Signature, apply
+
+
+def _linear_macs(cost: Cost) -> float:
+    return cost.result() * cost("i")
 
 
 def _matmul_macs(cost: Cost) -> float:
     return cost.result() * cost("k")
 
 
-declare("linear", "... i, o i, o -> ... o", "Linear layer, weight (out, in).", macs=lambda c: c.result() * c("i"))
-declare("linear_t", "... i, i o, ... o -> ... o", "Linear layer, weight (in, out).", macs=lambda c: c.result() * c("i"))
-declare("matmul", "... m k, ... k n -> ... m n", "Batched matrix product.", macs=_matmul_macs, contracts="k")
-declare("matvec", "... m k, k -> ... m", "Matrix times vector.", macs=lambda c: c.result() * c("k"), contracts="k")
+declare(
+    "linear", "... i, o i, o -> ... o", "Linear layer, weight (out, in).", macs=_linear_macs, zero=zero_after_weights
+)
+declare(
+    "linear_t",
+    "... i, i o, ... o -> ... o",
+    "Linear layer, weight (in, out).",
+    macs=_linear_macs,
+    zero=zero_after_weights,
+)
+declare(
+    "matmul",
+    "... m k, ... k n -> ... m n",
+    "Batched matrix product.",
+    macs=_matmul_macs,
+    contracts="k",
+    zero=zero_after_operands,
+)
+declare(
+    "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=_matmul_macs, contracts="k", zero=zero_after_operands
+)
 declare(
     "baddbmm",
     "... m k, ... k n, ... m n -> ... m n",
     "Batched matrix product plus a matrix.",
     macs=_matmul_macs,
     contracts="k",
+    zero=zero_after_operands,
 )
-declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.")
+declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.", zero=zero_after_first)
 
 
 def einsum_signature(equation: str) -> Signature:
@@ -51,7 +73,7 @@ def _einsum_macs(cost: Cost) -> float:
     return cost.result() * math.prod(cost(letter) for letter in _summed(cost.site.node))
 
 
-@moves("einsum", macs=_einsum_macs, contracts=_summed)
+@moves("einsum", macs=_einsum_macs, contracts=_summed, zero=zero_after_operands)
 def einsum(site: Site) -> list[Axes]:
     """Einstein summation: the equation is the signature."""
     equation = str(site.attrs["equation"])

@@ -6,10 +6,22 @@ from collections.abc import Mapping
 
 from ..axes import Axes
 from ..graph import Node
-from ..opset import Fitting, Site, declare, moves
+from ..opset import AtDead, Fitting, Site, declare, moves, zero_after_operands, zero_after_weights
 
-declare("batch_norm", "B c *, c, c, c, c -> B c *", "Batch and instance normalisation: one statistic a channel.")
-declare("group_norm", "B (g c!) *, (g c), (g c) -> B (g c) *", "Group normalisation.", g="groups")
+
+def _zero(node: Node, at_dead: AtDead) -> bool:
+    """With a weight and a bias, zero where these are; without, where the input and the statistics are."""
+    return (
+        zero_after_weights(node, at_dead)
+        if node.inputs[1:2] not in ((), (None,))
+        else zero_after_operands(node, at_dead)
+    )
+
+
+declare(
+    "batch_norm", "B c *, c, c, c, c -> B c *", "Batch and instance normalisation: one statistic a channel.", zero=_zero
+)
+declare("group_norm", "B (g c!) *, (g c), (g c) -> B (g c) *", "Group normalisation.", zero=_zero, g="groups")
 declare("local_response_norm", "B C * -> B C *", "Local response normalisation: neighbours matter, so channels stay.")
 
 
@@ -28,7 +40,12 @@ def _shape(fitting: Fitting) -> dict[str, object]:
     return {"shape": tuple(fitting.count(axis) for axis in fitting.x[len(fitting.x) - rank :])}
 
 
-@moves("layer_norm", refit=_shape, normalises=_trailing)
+def _survivors_alone(node: Node, at_dead: AtDead) -> bool:
+    """The masked network normalises survivors and puts zeros beside them."""
+    return True
+
+
+@moves("layer_norm", refit=_shape, normalises=_trailing, zero=_survivors_alone)
 def layer_norm(site: Site) -> list[Axes]:
     """Layer and RMS normalisation over the last ``rank`` axes (``... c!, c, c -> ... c``)."""
     tail = site.x[len(site.x) - int(site.attrs["rank"]) :]

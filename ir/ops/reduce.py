@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from ..axes import Axes, pinned
-from ..opset import Site, moves
+from ..graph import Node
+from ..opset import AtDead, Site, moves
 from .elementwise import along
 
+_NOT_ZERO_OF_ZEROS = ("logsum", "logsumexp")
 
-@moves("reduce", normalises=along)
+
+def _zero(node: Node, at_dead: AtDead) -> bool:
+    return node.attrs["function"] not in _NOT_ZERO_OF_ZEROS and at_dead(node.inputs[0])
+
+
+@moves("reduce", normalises=along, zero=_zero)
 def reduce(site: Site) -> list[Axes]:
-    """Sum, mean, extremum or norm over ``dims``; what survives is reduced, so removing is not zeroing."""
+    """A ``function`` (sum, mean, extremum, norm) over ``dims``; survivors are reduced, so removing is not zeroing."""
     dims, keep = site.attrs["dims"], site.attrs["keepdim"]
     axes = [pinned(1) if d in dims else a for d, a in enumerate(site.x) if keep or d not in dims]
     return [list(axes) for _ in site.shapes]

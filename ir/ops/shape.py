@@ -9,7 +9,8 @@ import numpy as np
 
 from ..axes import Axes, Axis, common_factors, pinned
 from ..errors import Declined
-from ..opset import Fitting, Site, moves
+from ..graph import Node
+from ..opset import AtDead, Fitting, Site, moves
 
 
 def _shape(fitting: Fitting) -> dict[str, object]:
@@ -189,7 +190,11 @@ def _pads(fitting: Fitting) -> dict[str, object]:
     return {"pads": tuple(pads)}
 
 
-@moves("pad", refit=_pads)
+def _padded_with_zeros(node: Node, at_dead: AtDead) -> bool:
+    return node.attrs.get("value", 0) == 0 and at_dead(node.inputs[0])
+
+
+@moves("pad", refit=_pads, zero=_padded_with_zeros)
 def pad(site: Site) -> list[Axes]:
     """Padding: ``pads`` holds (before, after) for each axis; a position padded by a constant may be dropped."""
     constant = site.attrs.get("mode", "constant") == "constant"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,3 +45,41 @@ def test_features_that_are_not_zero_keep_their_axis(einsum: bool) -> None:
         assert result.report["verify"]["max_rel_err"] < 1e-6
         units[shift] = result.report["units"]["total"]
     assert units[0.0] - units[1.0] == 8
+
+
+class Scored(torch.nn.Module):
+    """Two layers whose features are changed by ``through`` and then summed over."""
+
+    def __init__(self, through: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.q, self.k, self.out = torch.nn.Linear(12, 8), torch.nn.Linear(12, 8), torch.nn.Linear(6, 3)
+        self.through = through
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.out(self.through(self.q(x)) @ self.through(self.k(x)).transpose(-1, -2)).mean(1)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("through", "units"),
+    [
+        (torch.relu, 8),
+        (lambda y: y * 2 - y, 8),
+        (lambda y: y.unsqueeze(-1).sum(-1), 8),
+        (torch.sigmoid, 0),
+        (lambda y: torch.relu(y) + 1, 0),
+        (lambda y: torch.cat([y, y]).view(2, *y.shape).logsumexp(0), 0),
+        (lambda y: F.pad(y.unsqueeze(-1), (0, 1), value=2.0).sum(-1), 0),
+        (lambda y: y + torch.ones(1), 0),
+    ],
+)
+@pytest.mark.parametrize("frontend", ["fx", "onnx"])
+def test_what_keeps_zeros(through: Callable[[torch.Tensor], torch.Tensor], units: int, frontend: str) -> None:
+    torch.manual_seed(0)
+    model, x = Scored(through).eval(), torch.randn(2, 6, 12)
+    source: Any = model
+    if frontend == "onnx":
+        source = torch.onnx.export(model, (x,), dynamo=True, verbose=False).model_proto  # type: ignore[union-attr]
+    result = prunec.compile(source, x if frontend == "fx" else None, ratio=0.5, measure=False)
+    assert result.report["verify"]["max_rel_err"] < 1e-6
+    assert result.report["units"]["total"] == units
