@@ -36,14 +36,14 @@ def conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
 
 
 class Net(nn.Module):
-    """Four convolutions with batch norm, two of them inside a residual; 32, 64 and 96 channels."""
+    """Four convolutions with batch norm, two of them inside a residual; 48, 96 and 160 channels."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = conv(1, 32)
-        self.down = conv(32, 64, stride=2)
-        self.block = nn.Sequential(conv(64, 96), nn.ReLU(), conv(96, 64))
-        self.head = nn.Linear(64, 10)
+        self.stem = conv(1, 48)
+        self.down = conv(48, 96, stride=2)
+        self.block = nn.Sequential(conv(96, 160), nn.ReLU(), conv(160, 96))
+        self.head = nn.Linear(96, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.down(F.relu(self.stem(x))))
