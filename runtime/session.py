@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ..ir.emit.onnx_external import open_session
 from ..ir.errors import ModelError, UsageError, first_line
-from .external import is_large, split
 
 Array = NDArray[Any]
 Source = onnx.ModelProto | bytes | str | Path
@@ -219,17 +218,10 @@ def _open(model: Source, threads: int, name: str) -> ort.InferenceSession:
         return _load(str(model), threads, name)
     if isinstance(model, bytes):
         return _load(model, threads, name)
-    if not is_large(model):
-        return _load(model.SerializeToString(), threads, name)
-    with tempfile.TemporaryDirectory(prefix="prunec-") as folder:
-        slim, chunks = split(model, "model.onnx.data")
-        with open(Path(folder, "model.onnx.data"), "wb") as file:
-            file.writelines(chunks)
-        Path(folder, "model.onnx").write_bytes(slim.SerializeToString())
-        return _load(str(Path(folder, "model.onnx")), threads, name)
+    return _load(model, threads, name)
 
 
-def _load(source: str | bytes, threads: int, name: str) -> ort.InferenceSession:
+def _load(source: str | bytes | onnx.ModelProto, threads: int, name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -238,6 +230,8 @@ def _load(source: str | bytes, threads: int, name: str) -> ort.InferenceSession:
     options.log_severity_level = 3  # errors come as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     try:
+        if isinstance(source, onnx.ModelProto):
+            return open_session(source, options)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own exceptions share no base class
         raise ModelError(

@@ -21,6 +21,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from ..errors import ModelError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
+from .onnx_external import open_session
 
 Array = NDArray[Any]
 DOUBLE = False
@@ -209,7 +210,7 @@ def _session(model: ModelProto) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(model, options)
 
 
 def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
