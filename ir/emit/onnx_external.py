@@ -1,7 +1,7 @@
 """ONNX models too large for one protobuf: the tensors' bytes beside the model (ONNX "external data").
 
 ``onnx.save_model`` moves the tensors out of the caller's model and back in; here the model is left alone, and the bytes
-are handed on without a copy of the whole.
+are handed on without a copy of the whole: to a file, or to ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import onnx
+import onnxruntime as ort
+from onnx import numpy_helper
 
 LARGE_BYTES = 2**31 - 2**24
 """Protobuf ends at 2 GiB; 16 MiB are left for what is not a tensor."""
@@ -29,6 +31,20 @@ def tensor_bytes(model: onnx.ModelProto) -> int:
 def is_large(model: onnx.ModelProto) -> bool:
     """Whether the model needs external data."""
     return tensor_bytes(model) > LARGE_BYTES
+
+
+def open_session(model: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
+    """``model`` in ONNX Runtime on the CPU; the tensors of a large one are lent, not copied."""
+    if not is_large(model):
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    slim, _ = split(model, "memory")
+    lent = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if len(t.raw_data) >= SMALL_BYTES}
+    kinds = {t.name: t.data_type for t in model.graph.initializer}
+    values = [ort.OrtValue.ortvalue_from_numpy_with_onnx_type(a, kinds[n]) for n, a in lent.items()]
+    options.add_external_initializers(list(lent), values)
+    session = ort.InferenceSession(slim.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session.lent = (lent, values)  # as long as it lives
+    return session
 
 
 def split(model: onnx.ModelProto, location: str) -> tuple[onnx.ModelProto, Iterator[bytes]]:

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from prunec.ir.emit import onnx_external as external
 from prunec.ir.errors import ModelError, UsageError
-from prunec.runtime import external, session
 from prunec.runtime.session import Session, declared_inputs, feeds_for
 
 from .onnx_models import identity, linear
@@ -42,11 +42,11 @@ def test_wrong_feeds_are_named_with_their_shapes() -> None:
         Session(linear(width=4)).run({"x": np.zeros((2, 3), np.float32)})
 
 
-def test_a_large_model_goes_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tensors_of_a_large_model_are_lent(monkeypatch: pytest.MonkeyPatch) -> None:
     model = linear(width=32)
     feeds = feeds_for(model)
     expected = Session(model).run(feeds)["y"]
-    monkeypatch.setattr(session, "is_large", lambda model: True)
+    monkeypatch.setattr(external, "is_large", lambda model: True)
     np.testing.assert_array_equal(Session(model).run(feeds)["y"], expected)
 
 
