@@ -1,13 +1,14 @@
 """The Python interface: :func:`compile` and what goes with it.
 
 A compile reads a model into a graph (``models.py``), runs a pipeline of passes over it, emits the compact network,
-proves that it equals the masked original and measures it (``compiler.py``).
+proves that it equals the masked original and measures it (``compiler.py``); ``notes.py`` says what is worth a word.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from .artifact import Result, load
 from .compiler import Compiler
 from .ir.analysis import analyse
 from .ir.errors import UsageError
+from .ir.pins import pins
+from .latency import within_latency
 from .models import check_finite, emit_onnx, read
+from .notes import remarks
 from .pairs import bench_pair, verify_pair
 from .passes import verify as verification
 from .passes.canonicalize import canonical
@@ -24,6 +28,7 @@ from .passes.runner import Progress
 from .passes.score.scoring import criterion
 from .passes.target import find_target
 from .recipe import Recipe
+from .strict import refuse_opaque
 from .version import versions
 
 _BUDGETS = ("ratio", "macs", "params", "latency")
@@ -58,7 +63,7 @@ def compile(
     model
         ``nn.Module``, ``ExportedProgram``, ``onnx.ModelProto``, or the path of an ``.onnx`` or ``.pt2`` file.
     example_inputs
-        Tuple or dict of tensors (arrays by input name for ONNX, where they may be absent).
+        Tuple or dict of tensors; for ONNX arrays, by input name or in the order of the inputs, which may be absent.
     pipeline
         Pipeline text, a Recipe or the path of a ``.toml``; None = the default for the budget.
     ratio, macs, params, latency
@@ -80,7 +85,7 @@ def compile(
     loss
         For gradient criteria: a function from the model's outputs to a scalar tensor.
     measure
-        Measure the latency of dense and compact in ONNX Runtime.
+        Measure the latency of dense and compact in ONNX Runtime; always done for a budget of latency.
 
     Raises
     ------
@@ -100,11 +105,13 @@ def compile(
     tell("read", source_name or type(model).__name__)
     graph, digest = read(model, example_inputs)
     check_finite(graph)
-    compiler = Compiler(canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, measure)
+    measures = measure or latency is not None
+    compiler = Compiler(canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, measures)
     if strict:
-        compiler.refuse_opaque()
+        refuse_opaque(compiler.dense)
     read_s = time.perf_counter() - started
-    result = compiler.compile(recipe) if latency is None else compiler.within_latency(latency)
+    result = compiler.compile(recipe) if latency is None else within_latency(compiler, latency)
+    result.report["notes"] = remarks(result.report)
     result.report["seconds"] = {"read": read_s, **compiler.seconds, "total": time.perf_counter() - started}
     result.report["source_sha256"] = digest
     return result
@@ -140,6 +147,7 @@ def analyze(model: Any, example_inputs: Any = None) -> dict[str, Any]:
         "groups": describe(groups),
         "units": int(groups.prunable.size),
         "pinned": analysis.pinned_units(),
+        "pins": [asdict(pin) for pin in pins(analysis)],
         "opaque_ops": analysis.opaque_costs(),
         "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
         "conflicts": analysis.solution.conflicts,

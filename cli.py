@@ -160,22 +160,20 @@ def _add_passes(commands: Commands) -> None:
 
 
 def _add_explain(commands: Commands) -> None:
-    c = _command(commands, "explain", run_explain, "explain a pass, a criterion, a target or an op")
+    c = _command(
+        commands, "explain", run_explain, "explain a pass, a criterion, a target, an op, an ONNX or ATen op, or recipe"
+    )
     c.add_argument("name", metavar="NAME")
 
 
 def run_compile(args: argparse.Namespace) -> int:
     """``prunec compile``"""
-    from .files import check_folder, check_writable, write_model, write_whole
+    from .files import write_model, write_whole
 
     budget: dict[str, Any] = checked_budget(args)
     pipeline = _pipeline(args)
     _check_target(args.target)
-    check_writable(args.output)
-    if args.report:
-        check_writable(args.report)
-    if args.save:
-        check_folder(args.save)
+    _check_files(args)
     with Stages(args.quiet) as stages, _work(args):
         model, inputs = _load(args, stages)
         from . import api
@@ -208,7 +206,9 @@ def run_analyze(args: argparse.Namespace) -> int:
     if args.json:
         print(_json(found))
     else:
-        _show_analysis(args.source, found)
+        from .console import show_analysis
+
+        show_analysis(found, args.source)
     return 0
 
 
@@ -305,13 +305,34 @@ def _check_target(name: str) -> None:
     find_target(name)
 
 
+def _check_files(args: argparse.Namespace) -> None:
+    """What is written can be written, and overwrites nothing that is read."""
+    from .files import check_apart, check_folder, check_outside, check_writable
+    from .sources import source_file
+
+    read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe})
+    written = _given({"--output": args.output, "--report": args.report})
+    check_apart(read, written)
+    for path in written.values():
+        check_writable(path)
+    if args.save:
+        check_outside(args.save, {**read, **written})
+        check_folder(args.save)
+
+
+def _given(paths: Mapping[str, str | None]) -> dict[str, str]:
+    return {argument: path for argument, path in paths.items() if path}
+
+
 def _check_pair(args: argparse.Namespace) -> None:
-    from .files import check_writable
+    from .files import check_apart, check_writable
     from .sources import check_file
 
-    for path in (args.dense, args.compact):
+    read = {"DENSE": args.dense, "COMPACT": args.compact}
+    for path in read.values():
         check_file(path)
     if args.report:
+        check_apart(read, {"--report": args.report})
         check_writable(args.report)
 
 
@@ -344,38 +365,10 @@ def _show(args: argparse.Namespace, report: Mapping[str, Any], title: str) -> No
 
     if args.json:
         print(_json(report))
+        for note in report.get("notes") or ():
+            print(f"prunec: note: {note}", file=sys.stderr)
     else:
         show_report(report, title)
-
-
-def _show_analysis(source: str, found: Mapping[str, Any]) -> None:
-    from .console import show_lines, show_table
-
-    rows = [
-        (str(g["name"]), f"{g['units']:,}", _short([f"{name}:{axis}" for name, axis in g.get("parameters") or ()]))
-        for g in found.get("groups") or ()
-    ]
-    show_table(f"groups of {source}", ("group", "units", "parameters"), rows, right=(1,))
-    lines = [f"{key:<9}{found[key]:,}" for key in ("units", "atoms") if isinstance(found.get(key), int)]
-    lines += [f"pinned   {text}" for text in _entries(found.get("pinned"))]
-    lines += [f"opaque   {text}" for text in _entries(found.get("opaque_ops"))] or ["opaque   none"]
-    lines += [f"why      {text}" for text in _entries(found.get("opaque_reasons"))]
-    if isinstance(found.get("seconds"), (int, float)):
-        lines.append(f"seconds  {found['seconds']:.2f}")
-    show_lines(lines)
-
-
-def _short(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f", ... {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _entries(found: Any) -> list[str]:
-    """A count, a list or a table as lines; nothing for what is empty."""
-    if isinstance(found, Mapping):
-        return [f"{key}: {value}" for key, value in found.items()]
-    if isinstance(found, (list, tuple)):
-        return [str(item) for item in found]
-    return [f"{found:,}"] if found else []
 
 
 def _print_times(report: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """One compile: a recipe run over a graph, what comes out emitted, verified in ONNX Runtime, measured and reported.
 
-The budget of measured latency is here as well, because it is met by trials of the whole: each one planned, emitted and
-measured.  Reading models is no concern of this file (``models.py``).  Start at :meth:`Compiler.compile`.
+Reading models is no concern of this file (``models.py``), and a budget of latency tries many compiles
+(``latency.py``).  Start at :meth:`Compiler.compile`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .artifact import Result
 from .ir import arrays
 from .ir.analysis import analyse
-from .ir.errors import BudgetError, ModelError, PrunecError, VerificationError
+from .ir.errors import PrunecError, VerificationError
 from .ir.graph import Graph
 from .models import emit_onnx, run_onnx
 from .passes import verify as verification
@@ -30,7 +30,6 @@ from .report import Sizes, build_report
 if TYPE_CHECKING:
     import onnx
 
-_LATENCY_TRIALS = 6
 _TRIAL_S, _MEASURE_S = 1.5, 3.0
 """Seconds of measuring: of one trial, of what is reported."""
 
@@ -80,43 +79,34 @@ class Compiler:
         if self._groups is not None:
             state.facts["groups"] = self._groups
             known.add("groups")
-        runner = Runner(self.verify_each, self.print_after, self.tell, print, ensured=known)
-        runner.run([p for p in recipe if verify or p.name != "verify"], state)
+        skip = frozenset() if verify else frozenset({"verify"})
+        runner = Runner(self.verify_each, self.print_after, self.tell, print, ensured=known, skip=skip)
+        runner.run(recipe, state)
         self._groups = state.facts.get("groups")
         return state, runner
-
-    def refuse_opaque(self) -> None:
-        """Raise for ops that are not known, with the declaration to write."""
-        found = analyse(self.dense).opaque
-        if found:
-            kinds = sorted({f"{o.kind}: {o.why}" for o in found})
-            raise ModelError(
-                f"--strict: {len(kinds)} kinds of ops are not understood: {'; '.join(kinds)}",
-                hint='declare each in ir/ops, e.g. declare("name", "B c * -> B c *", "…"), and name it in ir/frontends',
-                ops=kinds,
-            )
 
     def _verify_emitted(self, result: Result, groups: Groups, alive: Any, report: dict[str, Any]) -> dict[str, Any]:
         """The emitted ONNX, in ONNX Runtime, against the masked dense graph."""
         model = self._emit(result)
         with self._timed("verify_onnx", "verify onnx"):
-            error = self._onnx_error(model, groups, alive, report["tolerance"])
-        if not error <= report["tolerance"]:
+            by = self._onnx_difference(model, groups, alive, report["tolerance"])
+        if not by.within(report["tolerance"]):
             raise VerificationError(
-                f"verifying the emitted ONNX in ONNX Runtime: it differs from the masked model by {error:.2g} relative "
-                f"(allowed {report['tolerance']:g})",
+                f"verifying the emitted ONNX in ONNX Runtime: it differs from the masked model by {by.error:.2g} "
+                f"relative (allowed {report['tolerance']:g})",
                 hint="nothing was written; please report it with the model",
-                max_rel_err=error,
+                max_rel_err=by.error,
             )
-        return {**report, "max_rel_err": max(report["max_rel_err"], error), "onnx_rel_err": error}
+        worst, rounding = max(report["max_rel_err"], by.error), report["rounding"] or by.rounding
+        return {**report, "max_rel_err": worst, "onnx_rel_err": by.error, "rounding": rounding}
 
-    def _onnx_error(self, model: onnx.ModelProto, groups: Groups, alive: Any, tolerance: float) -> float:
+    def _onnx_difference(
+        self, model: onnx.ModelProto, groups: Groups, alive: Any, tolerance: float
+    ) -> verification.Difference:
         graph = groups.analysis.graph
         inputs = verification.other_batch(graph, verification.sample_inputs(graph, self.seed))
-        oracle = mask(groups.analysis, alive)
         found = run_onnx(model, graph, inputs, "the emitted ONNX model")
-        error = verification.relative_error(verification.run(oracle, inputs), found)
-        return verification.excess(oracle, inputs, error) if tolerance < error < float("inf") else error
+        return verification.difference(mask(groups.analysis, alive), inputs, found, tolerance)
 
     @contextmanager
     def _timed(self, key: str, stage: str) -> Iterator[None]:
@@ -155,48 +145,14 @@ class Compiler:
         with self._timed("measure", "measure"):
             return compare(dense, compact, feeds, feeds, budget_s=budget_s, seed=self.seed).as_dict()
 
-    def within_latency(self, budget: float) -> Result:
-        """The largest network whose measured latency is at most ``budget`` of the dense one's.
+    def trial(self, macs: float) -> float:
+        """The measured latency, compact/dense, of a budget of MACs.
 
         Raises
         ------
         BudgetError
-            No plan was found that is fast enough.
+            No plan is that small.
         """
-        macs = self._macs_within(budget)
-        if macs is None:
-            raise BudgetError(
-                f"planning: no plan was found whose measured latency is at most {budget:g} of the dense model's",
-                hint="ask for more, or give a budget in macs",
-                budget={"latency": budget},
-            )
-        result = self.compile(Recipe.default(macs=macs))
-        result.report["budget"] = {"latency": budget, "macs": macs}
-        return result
-
-    def _macs_within(self, budget: float) -> float | None:
-        """The largest budget of MACs, of those tried, that meets the budget of latency; None where none does."""
-        low, high, best = 0.0, 1.0, None
-        trial = budget
-        for _ in range(_LATENCY_TRIALS):
-            try:
-                ratio = self._try(trial)
-            except BudgetError:
-                low = max(low, trial)
-                trial = (trial + high) / 2
-                continue
-            self.tell("search", f"macs {trial:.3f} -> latency {ratio:.3f}")
-            if ratio <= budget:
-                best, low = trial, trial
-            else:
-                high = trial
-            trial = min(max(trial * budget / ratio, low + 0.25 * (high - low)), low + 0.75 * (high - low))
-            if high - low < 0.02:
-                break
-        return best
-
-    def _try(self, macs: float) -> float:
-        """The measured latency, compact/dense, of a budget of MACs."""
         state, _ = self._run(Recipe.default(macs=macs), verify=False)
         ratio: float = self._compare(emit_onnx(state.deployed, self.opset), _TRIAL_S)["ratio"]
         return ratio

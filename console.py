@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,14 @@ MEASURES = (
     ("size_bytes", "size"),
     ("latency_ms", "latency"),
 )
+
+
+WORDS = (
+    "an atom stands for positions of axes that live and die together; "
+    "a unit is the smallest set of atoms that can be removed alone"
+)
+MANY = 20
+"""Reasons for pins that are shown one by one."""
 
 
 class Stages:
@@ -41,7 +49,8 @@ class Stages:
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
             columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+            console = Console(file=sys.stderr)  # the stream as it is now: libraries are silenced by replacing it
+            self._bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
             self._task = self._bar.add_task("starting", total=None)
             self._bar.start()
         return self
@@ -68,6 +77,13 @@ def show_report(report: Mapping[str, Any], title: str) -> None:
         _line(console, line)
 
 
+def show_analysis(found: Mapping[str, Any], source: str) -> None:
+    """Groups as a table; then units, what holds those that cannot go, and ops that are not understood."""
+    rows = [(g["name"], f"{g['units']:,}", _places(g["parameters"])) for g in found["groups"]]
+    show_table(f"groups of {source}", ("group", "units", "parameters"), rows, right=(1,))
+    show_lines(_analysis_lines(found))
+
+
 def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
     """A plain table on stdout; columns in ``right`` are numbers; the first column and numbers do not wrap."""
     from rich.table import Table
@@ -88,6 +104,39 @@ def show_lines(lines: Iterable[str]) -> None:
     console = _stdout()
     for line in lines:
         _line(console, line)
+
+
+def _analysis_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"units    {found['units']:,} can be removed"
+    yield f"atoms    {found['atoms']:,}"
+    yield f"words    {WORDS}"
+    yield f"pinned   {counted(found['pinned'], 'unit')}{', for these reasons:' if found['pins'] else ''}"
+    yield from (f"pinned   {_pin_text(pin)}" for pin in found["pins"][:MANY])
+    if rest := found["pins"][MANY:]:
+        more = counted(sum(pin["units"] for pin in rest), "unit")
+        yield f"pinned   {more}: {counted(len(rest), 'other reason')} (--json lists all)"
+    if found["conflicts"]:
+        yield f"pinned   {counted(found['conflicts'], 'set')} of atoms: their factorisations disagree"
+    for op, cost in found["opaque_ops"].items():
+        yield f"opaque   {op}: not understood, costs {counted(cost, 'unit')}"
+    if not found["opaque_ops"]:
+        yield "opaque   none"
+    yield from (f"why      {reason}" for reason in found["opaque_reasons"])
+    yield f"seconds  {found['seconds']:.2f}"
+
+
+def _pin_text(pin: Mapping[str, Any]) -> str:
+    """``36 units: aten.select.int 'select' and 35 more (qkv.weight:0): selected by its number``."""
+    first, *more = map(repr, pin["nodes"])
+    where = f"{first} and {len(more)} more" if more else first
+    alone = f", {pin['alone']:,} by this alone" if pin["alone"] < pin["units"] else ""
+    held = counted(pin["units"], "unit") + alone
+    return f"{held}: {pin['cause']} {where} ({_places(pin['parameters'])}): {pin['why']}"
+
+
+def _places(places: Sequence[tuple[str, int]]) -> str:
+    named = [f"{name}:{axis}" for name, axis in places]
+    return ", ".join(named[:3]) + (f", ... {len(named) - 3} more" if len(named) > 3 else "")
 
 
 def _stdout() -> Console:
@@ -132,17 +181,15 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
     if "verify" in report:
         yield f"verify   {verify_text(report['verify'])}"
     if report.get("copies") is not None:
-        yield f"copies   {report['copies']} nodes that only move data beyond the dense model's"
+        yield f"copies   {counted(report['copies'], 'node')} only moving data, beyond the dense model's"
     for op, cost in (report.get("opaque_ops") or {}).items():
         yield f"opaque   {op}: not known, {_cost(cost)}"
-    if units and not units.get("removed"):
-        yield "note     nothing was pruned"
     for note in report.get("notes") or ():
         yield f"note     {note}"
 
 
 def _cost(cost: Any) -> str:
-    return f"{cost:,} units pinned" if isinstance(cost, int) else str(cost)
+    return f"{counted(cost, 'unit')} pinned" if isinstance(cost, int) else str(cost)
 
 
 def verify_text(found: Mapping[str, Any] | None) -> str:
@@ -152,7 +199,13 @@ def verify_text(found: Mapping[str, Any] | None) -> str:
     verdict = "FAILED" if found.get("ok") is False else "ok"
     checked = found.get("checked")
     where = f" ({', '.join(map(str, checked))})" if isinstance(checked, (list, tuple)) and checked else ""
-    return f"{verdict}, max relative error {found['max_rel_err']:.1e}{where}"
+    rounding = ", which float32 rounding explains" if found.get("rounding") else ""
+    return f"{verdict}, max relative error {found['max_rel_err']:.1e}{rounding}{where}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 unit``, ``2,000 units``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def quantity(key: str, value: float | None) -> str:

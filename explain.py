@@ -8,11 +8,38 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import kinds
 from .ir.errors import UsageError
 from .ir.opset import OPS
 from .passes.base import PASSES, Pass, find
 from .passes.score.scoring import CRITERIA
 from .passes.target import TARGETS
+
+RECIPE = """\
+description = "Half of the MACs, in blocks of 16 channels"
+# include = ["base.toml"]    # the passes of other recipes, before these
+
+[[pass]]
+name = "score"
+method = "l1"
+
+[[pass]]
+name = "plan"
+macs = 0.5
+align = 16
+# ignore = ["head.*"]        # left alone; a pattern that matches nothing is an error
+
+[[pass]]
+name = "eliminate"
+
+[[pass]]
+name = "fold"
+
+[[pass]]
+name = "verify"
+tolerance = 1e-5
+"""
+PIPELINE = "score{method=l1},plan{macs=0.5,align=16},eliminate,fold,verify{tolerance=1e-05}"
 
 
 def described_passes() -> list[dict[str, Any]]:
@@ -21,7 +48,9 @@ def described_passes() -> list[dict[str, Any]]:
 
 
 def explain(name: str) -> list[str]:
-    """Lines that explain a pass, a criterion, a target or an op; all of them where a name stands for several.
+    """Lines that explain a pass, a criterion, a target, an op, a kind of node of a source, or ``recipe``.
+
+    All of them where a name stands for several.
 
     Raises :class:`UsageError` with the names closest to one that is not known.
     """
@@ -30,7 +59,7 @@ def explain(name: str) -> list[str]:
         lines += [*([""] if lines and found else []), *found]
     if not lines:
         near = difflib.get_close_matches(name, list(_names()), n=5)
-        hint = f"close to it: {', '.join(near)}" if near else "prunec passes lists the passes"
+        hint = f"close to it: {', '.join(near)}" if near else "`prunec passes` lists passes, criteria, targets and ops"
         raise UsageError(f"nothing is called {name!r}", hint=hint, name=name)
     return lines
 
@@ -103,11 +132,29 @@ def _op_lines(name: str) -> list[str]:
     return [f"op {name}", "", OPS[name].help, "", declared]
 
 
+def _recipe_lines(name: str) -> list[str]:
+    if name not in ("recipe", "pipeline"):
+        return []
+    return [
+        "recipe: an ordered list of passes with their options, as TOML (--recipe FILE):",
+        "",
+        *RECIPE.splitlines(),
+        "",
+        "the same as pipeline text (-p TEXT):",
+        "",
+        PIPELINE,
+        "",
+        "`prunec passes` lists the passes, `prunec explain plan` the options of one, `prunec passes --schema` everything",
+    ]
+
+
 _ENTRIES: dict[str, Callable[[str], list[str]]] = {
     "pass": _pass_lines,
     "criterion": _criterion_lines,
     "target": _target_lines,
     "op": _op_lines,
+    "kind": kinds.described,
+    "recipe": _recipe_lines,
 }
 
 
@@ -116,3 +163,5 @@ def _names() -> Iterator[str]:
     yield from CRITERIA
     yield from TARGETS
     yield from OPS
+    yield from kinds.names()
+    yield "recipe"

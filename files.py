@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .ir.errors import EnvironmentProblem
+from .ir.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +29,32 @@ def check_writable(path: str | Path) -> None:
         return
     with _explained(target), _beside(target) as temporary:
         temporary.touch(exist_ok=False)
+
+
+def check_apart(read: Mapping[str, str], written: Mapping[str, str]) -> None:
+    """Raise :class:`UsageError` where one file is to be read and written, or written twice; keys name the arguments."""
+    taken: dict[Path, str] = {}
+    for argument, path in [*read.items(), *written.items()]:
+        real = Path(os.path.realpath(path))
+        other = taken.setdefault(real, argument)
+        if other != argument and argument in written and not _is_device(real):
+            raise UsageError(
+                f"{argument} {path} is the file of {other}, which would be overwritten",
+                hint="give each a name of its own",
+                path=path,
+            )
+
+
+def check_outside(folder: str | Path, files: Mapping[str, str]) -> None:
+    """Raise :class:`UsageError` for a file inside ``folder``, which is written as a whole; keys name the arguments."""
+    whole = Path(os.path.realpath(folder))
+    for argument, path in files.items():
+        if Path(os.path.realpath(path)).is_relative_to(whole):
+            raise UsageError(
+                f"{argument} {path} lies in the folder {folder}, which is written as a whole",
+                hint="give --save a folder of its own",
+                path=path,
+            )
 
 
 def check_folder(path: str | Path) -> None:
@@ -65,7 +91,7 @@ def write_model(path: str | Path, model: onnx.ModelProto, *, external: bool | No
     ``external`` says whether tensors go to their own file; None: only where the model is too large for one file.
     Raises :class:`EnvironmentProblem` when the folder cannot be written.
     """
-    from .runtime.external import is_large, split
+    from .ir.emit.onnx_external import is_large, split
 
     target = Path(os.path.realpath(path))
     if not (is_large(model) if external is None else external):

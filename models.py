@@ -6,6 +6,8 @@ other way round.  Start at :func:`read`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +37,7 @@ def read(model: Any, example_inputs: Any = None) -> tuple[Graph, str]:
     if module.startswith("onnx"):
         from .ir.frontends.onnx import from_onnx
 
-        return from_onnx(model, _by_name(example_inputs)), digest(model.SerializeToString(deterministic=True))
+        return from_onnx(model, _by_name(model, example_inputs)), digest(model.SerializeToString(deterministic=True))
     from torch import nn
     from torch.export import ExportedProgram
 
@@ -61,7 +63,7 @@ def _read_file(path: Path, example_inputs: Any) -> tuple[Graph, str]:
         from .ir.frontends.onnx_file import read_model
 
         model = read_model(str(path))
-        return from_onnx(model, _by_name(example_inputs)), file_digest(path)
+        return from_onnx(model, _by_name(model, example_inputs)), file_digest(path)
     raise ModelError(f"{path}: no such file", hint="give an .onnx or .pt2 file, or the module itself")
 
 
@@ -76,18 +78,36 @@ def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
     from .ir.frontends.fx import export
 
     if example_inputs is None:
-        raise UsageError("compiling an nn.Module needs example_inputs", hint="a tuple or a dict of tensors")
+        raise UsageError(
+            "an nn.Module needs example_inputs",
+            hint="a tuple or a dict of tensors; to the command: --input 1x3x224x224, or a factory that returns "
+            "(module, example_inputs)",
+        )
     if isinstance(example_inputs, Mapping):
         args, kwargs = (), dict(example_inputs)
     else:
         args, kwargs = (tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)), {}
-    return _read_program(export(model, args, kwargs))
+    with contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph of an export that failed
+        program = export(model, args, kwargs)
+    return _read_program(program)
 
 
-def _by_name(example_inputs: Any) -> dict[str, Any] | None:
-    if example_inputs is None or isinstance(example_inputs, Mapping):
-        return None if example_inputs is None else {k: arrays.to_numpy(v) for k, v in example_inputs.items()}
-    raise UsageError("example inputs of an ONNX model are given by name", hint="a dict of arrays by input name")
+def _by_name(model: onnx.ModelProto, example_inputs: Any) -> dict[str, Any] | None:
+    """Example inputs by input name; positional ones go to the inputs in the order of the graph."""
+    if example_inputs is None:
+        return None
+    if isinstance(example_inputs, Mapping):
+        return {k: arrays.to_numpy(v) for k, v in example_inputs.items()}
+    from .runtime.session import declared_inputs
+
+    given = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    names = [i.name for i in declared_inputs(model)]
+    if len(given) > len(names):
+        raise UsageError(
+            f"{len(given)} example inputs, but the model has {len(names)}: {', '.join(names)}",
+            hint="a tuple in the order of the inputs, or a dict of arrays by input name",
+        )
+    return {name: arrays.to_numpy(x) for name, x in zip(names, given)}
 
 
 def _digest_of(graph: Graph) -> str:

@@ -35,6 +35,7 @@ _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?|[+-]?inf|
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
 _KEYWORDS = {"true": True, "false": False, "none": None}
 _EXAMPLE = "a pipeline reads score{method=l2},plan{ratio=0.5},eliminate,fold,verify"
+_TABLE = '[[pass]] with name = "score" and options of that pass as keys (`prunec explain recipe` shows one)'
 _QUOTES = "a value with characters other than letters, digits and _ - . : / * + stands in double quotes"
 _BUDGETS = ("ratio", "macs", "params")
 
@@ -307,13 +308,13 @@ def _read_toml(path: Path, within: tuple[Path, ...]) -> Recipe:
     tree = _parse_toml(path)
     for key in tree:
         if key not in ("description", "include", "pass"):
-            raise UsageError(f"recipe {path} has the unknown key {key!r}", hint="keys: description, include, [[pass]]")
+            raise UsageError(f"recipe {path} has the unknown key {key!r}", hint=f"keys: description, include, {_TABLE}")
     passes: list[Pass] = []
     for name in _listed(tree, "include", str, path):
         passes += _read_toml(path.parent / name, (*within, path.resolve())).passes
     passes += [_toml_pass(dict(table), path, i) for i, table in enumerate(_listed(tree, "pass", dict, path), 1)]
     if not passes:
-        raise UsageError(f"recipe {path} has no pass", hint='a pass is a table: [[pass]] with name = "score"')
+        raise UsageError(f"recipe {path} has no pass", hint=_TABLE)
     description = tree.get("description", "")
     if not isinstance(description, str):
         raise UsageError(f"recipe {path}: description is no string", hint='write description = "…"')
@@ -336,7 +337,7 @@ def _parse_toml(path: Path) -> dict[str, Any]:
         place = _offset(text, int(found[1]), int(found[2])) if found else len(text)
         raise UsageError(
             _pointed(f"recipe {path} is no TOML: {error}", text, place),
-            hint='a pass is a table: [[pass]] with name = "score"',
+            hint=_TABLE,
             path=str(path),
         ) from error
 
@@ -348,7 +349,7 @@ def _offset(text: str, line: int, column: int) -> int:
 def _listed(tree: dict[str, Any], key: str, kind: type, path: Path) -> list[Any]:
     items = tree.get(key, [])
     if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
-        form = "[[pass]]" if key == "pass" else f'{key} = ["…"]'
+        form = _TABLE if key == "pass" else f'{key} = ["…"]'
         raise UsageError(f"recipe {path}: {key!r} has the wrong form", hint=f"write {form}")
     return items
 
@@ -356,11 +357,13 @@ def _listed(tree: dict[str, Any], key: str, kind: type, path: Path) -> list[Any]
 def _toml_pass(table: dict[str, Any], path: Path, number: int) -> Pass:
     name = table.pop("name", None)
     if not isinstance(name, str):
-        raise UsageError(f"recipe {path}: pass {number} has no name", hint='write name = "score"')
+        raise UsageError(f"recipe {path}: pass {number} has no name", hint=_TABLE)
     try:
         return _build(name, {k: _Written(None if v == "none" else v, v) for k, v in table.items()})
     except UsageError as error:
-        raise UsageError(f"recipe {path}, pass {number}: {error.message}", hint=error.hint, **error.data) from error
+        unknown = error.data.get("option") in table and name in PASSES
+        hint = f"keys in this [[pass]]: {', '.join(['name', *find(name).options()])}" if unknown else error.hint
+        raise UsageError(f"recipe {path}, pass {number}: {error.message}", hint=hint, **error.data) from error
 
 
 def _pass_toml(step: Pass) -> str:

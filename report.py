@@ -41,9 +41,13 @@ def build_report(
     cost, analysis = groups.cost, groups.analysis
     plan: Plan | None = state.facts.get("plan")
     removed = sum(len(d) for d in plan.dropped.values()) if plan is not None and "alive" in state.facts else 0
+    params = pair(cost.params(full), cost.params(alive))
+    macs = pair(cost.macs(full), cost.macs(alive), per=batch(groups))
+    reached = {"ratio": removed / max(1, groups.prunable.size), "macs": macs["ratio"], "params": params["ratio"]}
+    asked = plan.budget if plan is not None else {}
     return {
-        "params": pair(cost.params(full), cost.params(alive)),
-        "macs": pair(cost.macs(full), cost.macs(alive), per=batch(groups)),
+        "params": params,
+        "macs": macs,
         "size_bytes": file_bytes(sizes, cost.size_bytes(full), cost.size_bytes(alive)),
         "latency_ms": latency,
         "verify": verified,
@@ -52,7 +56,7 @@ def build_report(
         "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
         "conflicts": analysis.solution.conflicts,
         "copies": copies(sizes),
-        "budget": dict(plan.budget) if plan is not None else {},
+        "budget": {name: {"asked": value, "reached": reached[name]} for name, value in asked.items()},
         "target": state.target.name,
         "seed": state.seed,
         "passes": [{"name": s.name, "options": s.options, "seconds": s.seconds} for s in steps],

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +29,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .ir.errors import EnvironmentProblem, ModelError, PrunecError, UsageError
+from .ir.modules import load_module
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +82,12 @@ def load_source(text: str, inputs: Sequence[InputShape] = (), seed: int = 0) -> 
         return text, _onnx_feeds(text, inputs, seed) if inputs else None
     model, example_inputs = _load_torch(text, seed)
     return model, _torch_inputs(inputs, seed) if inputs else example_inputs
+
+
+def source_file(text: str) -> str | None:
+    """The file behind ``text``; None where a module or a zoo is."""
+    home = text.rpartition(":")[0]
+    return home if home.endswith(".py") else text if _is_file_name(text) else None
 
 
 def _load_torch(text: str, seed: int) -> tuple[Any, Any]:
@@ -202,7 +207,7 @@ def _from_factory(text: str, seed: int) -> tuple[Any, Any]:
     home, _, attribute = text.rpartition(":")
     if not home or not attribute:
         raise ModelError(f"{text!r} is no source", hint="write package.module:factory, torchvision:NAME or a file name")
-    module = _load_file(home) if home.endswith(".py") else _load_module(home)
+    module = _load_home(home)
     factory: Any = module
     for part in attribute.split("."):
         if not hasattr(factory, part):
@@ -232,31 +237,13 @@ def _unpacked(text: str, found: Any) -> tuple[Any, Any]:
     return model, (inputs,) if isinstance(inputs, torch.Tensor) else inputs
 
 
-def _load_module(name: str) -> ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # an installed command does not look there
+def _load_home(home: str) -> ModuleType:
+    if home.endswith(".py") and not Path(home).is_file():
+        raise ModelError(f"there is no file {home}", hint=_near_files(Path(home)), path=home)
     try:
-        return importlib.import_module(name)
+        return load_module(home)
     except (Exception, SystemExit) as error:
-        raise _failed(f"cannot import {name!r}", error) from error
-
-
-def _load_file(text: str) -> ModuleType:
-    path = Path(text).resolve()
-    if not path.is_file():
-        raise ModelError(f"there is no file {text}", hint=_near_files(Path(text)), path=text)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{text} is no Python file", hint="write path/file.py:factory")
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _failed(f"cannot run {text}", error) from error
-    return module
+        raise _failed(f"cannot import {home!r}", error) from error
 
 
 def _built(text: str, factory: Callable[[], Any], seed: int) -> Any:

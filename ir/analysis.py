@@ -79,8 +79,8 @@ class Analysis:
 
     def _units_without(self, ignore: Callable[[Reason], bool]) -> int:
         """How many more units there would be without the pins that ``ignore`` names."""
-        solution = solve(self.atoms, ignore)
-        return int(touching(self, solution).sum()) - self.solution.units
+        freed, found = (int(touching(self, s).sum()) for s in (solve(self.atoms, ignore), self.solution))
+        return freed - found
 
 
 def _blames(kind: str, reason: Reason) -> bool:

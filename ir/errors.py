@@ -6,6 +6,7 @@ their data as attributes, so that a caller need not parse text.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
@@ -70,9 +71,13 @@ class EnvironmentProblem(PrunecError):
     exit_code = 7
 
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something; the name of its type where none does."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's message that says something, without colours; its type's name where none does."""
+    lines = _COLOURS.sub("", str(error)).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)
 
 
 class Declined(Exception):

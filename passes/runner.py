@@ -34,8 +34,9 @@ class Step:
 class Runner:
     """Runs passes over a state.
 
-    verify_each: run ``verify`` after each rewrite of the plan.  print_after: names of passes (or ``all``) after which
-    the graph goes to ``show``.  progress: told the name of each pass as it starts.
+    verify_each: run ``verify`` after each rewrite of the plan, with the options that the pipeline gives it.
+    print_after: names of passes (or ``all``) after which the graph goes to ``show``.  progress: told the name of each
+    pass as it starts.  skip: names of passes that are left out.
     """
 
     verify_each: bool = False
@@ -44,6 +45,8 @@ class Runner:
     show: Callable[[str], None] = lambda text: None
     steps: list[Step] = field(default_factory=list)
     ensured: set[str] = field(default_factory=set)
+    skip: frozenset[str] = frozenset()
+    _verifier: Pass | None = None
 
     def run(self, passes: Iterable[Pass], state: State) -> State:
         """Run ``passes`` in order.
@@ -55,7 +58,9 @@ class Runner:
         PassError
             A pass crashed or broke an invariant; the message names it and those before it.
         """
-        for step in passes:
+        passes = list(passes)
+        self._verifier = next((p for p in passes if "verified" in p.ensures), None) or PASSES["verify"]()
+        for step in (p for p in passes if p.name not in self.skip):
             self._provide(step, state)
             self._one(step, state)
         return state
@@ -103,13 +108,12 @@ class Runner:
         if step.kind == "rewrite":
             if step.name in self.print_after or "all" in self.print_after:
                 self.show(f"after {step.name}:\n{print_graph(result)}")
-            if self.verify_each and "plan" in self.ensured and "verified" not in step.ensures:
-                PASSES["verify"]().run(state)
+            if self.verify_each and self._verifier and "plan" in self.ensured and "verified" not in step.ensures:
+                self._verifier.run(state)
 
     def _store(self, step: Pass, state: State, result: Any, before: Graph) -> None:
         if step.kind != "rewrite":
-            for fact in step.ensures:
-                state.facts[fact] = result
+            self._state_facts(step, state, result)
             return
         if problem := broken(result, before):
             raise PassError(
@@ -125,6 +129,18 @@ class Runner:
         state.graph = result
         if "canonical" in step.ensures and "groups" not in self.ensured:
             state.dense = result
+
+    def _state_facts(self, step: Pass, state: State, result: Any) -> None:
+        """What a pass gave stands under each fact that it ensures; nothing is no fact."""
+        if step.ensures and result is None:
+            raise PassError(
+                f"pass {step.name!r} ensures {', '.join(map(repr, sorted(step.ensures)))} and gave None "
+                f"(passes before it: {self._before() or 'none'})",
+                hint="its run() must return what later passes require",
+                name=step.name,
+            )
+        for fact in step.ensures:
+            state.facts[fact] = result
 
     def _before(self) -> str:
         return ", ".join(s.name for s in self.steps)

@@ -26,7 +26,7 @@ from .groups import Groups, Units
 from .rewrite import eliminate, mask
 
 Outputs = list[NDArray[Any]]
-_DOUBLE_MACS = 2e9
+_DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
 _ROUNDINGS = 10.0
 _SMALL_PARAMS, _SMALL_UNITS = 50_000, 24
 
@@ -59,8 +59,10 @@ class _Proof:
         self.alive: Alive = state.facts.get("alive", self.groups.all_alive())
         macs = self.groups.cost.macs(self.groups.all_alive())
         self.has_double = bool(runtime(self.analysis.graph).DOUBLE)
-        self.double = self.has_double and macs < _DOUBLE_MACS
+        small = macs < _DOUBLE_MACS and self.groups.cost.params(self.groups.all_alive()) < _DOUBLE_PARAMS
+        self.double = self.has_double and small
         self.worst = 0.0
+        self.rounding = False
         self.checked = 0
 
     def report(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class _Proof:
         return {
             "ok": True,
             "max_rel_err": self.worst,
+            "rounding": self.rounding,
             "checked": self.checked,
             "norm_tied": int(norm_tied(self.groups).size),
             "precision": "float64" if self.double else "float32",
@@ -78,12 +81,12 @@ class _Proof:
 
     def _own_weights(self) -> None:
         inputs = sample_inputs(self.analysis.graph, self.state.seed)
-        expected = self._run(mask(self.analysis, self.alive), inputs)
+        oracle = mask(self.analysis, self.alive)
+        expected = self._run(oracle, inputs)
         if not all(np.isfinite(x).all() for x in expected if x.dtype.kind == "f"):
             raise ModelError(
                 "verifying: the masked model gives NaN or infinite outputs", hint="check the model's weights and inputs"
             )
-        oracle = mask(self.analysis, self.alive)
         self._compare(oracle, expected, self.state.graph, inputs, "with the model's own weights")
         if self.state.inference is not None:
             self._compare(oracle, expected, self.state.inference, inputs, "in the graph for inference")
@@ -143,33 +146,50 @@ class _Proof:
                 f"verifying {how}: the compact graph does not run: {first_line(crash)}",
                 hint="this is a bug in prunec, nothing was written; please report it with the model",
             ) from crash
-        error = relative_error(expected, found)
-        if not error <= self.tolerance and not self.double and math.isfinite(error):
-            error = self._beyond_rounding(oracle, graph, inputs, error)
-        self.worst = max(self.worst, error)
+        by = Difference(relative_error(expected, found))
+        if not by.within(self.tolerance) and not self.double and math.isfinite(by.error):
+            by = self._beyond_rounding(oracle, graph, inputs, by.error)
+        self.worst, self.rounding = max(self.worst, by.error), self.rounding or by.rounding
         self.checked += sum(x.size for x in expected)
-        if not error <= self.tolerance:
+        if not by.within(self.tolerance):
             raise VerificationError(
-                f"verifying {how}: the compact graph differs from the masked one by {error:.2g} relative "
+                f"verifying {how}: the compact graph differs from the masked one by {by.error:.2g} relative "
                 f"(allowed {self.tolerance:g})",
                 hint="this is a bug in prunec, nothing was written; please report it with the model",
-                max_rel_err=error,
+                max_rel_err=by.error,
             )
 
-    def _beyond_rounding(self, oracle: Graph, graph: Graph, inputs: list[Any], error: float) -> float:
-        """The error once rounding is out of the way: in float64 where that runs, else less what rounding explains."""
+    def _beyond_rounding(self, oracle: Graph, graph: Graph, inputs: list[Any], error: float) -> Difference:
+        """What is measured in float64 where that runs; else ``error``, and whether rounding explains it."""
         try:
             if self.has_double:
-                return relative_error(run(oracle, inputs, double=True), run(graph, inputs, double=True))
+                return Difference(relative_error(run(oracle, inputs, double=True), run(graph, inputs, double=True)))
         except RuntimeError:  # an op without a float64 kernel
             self.has_double = False
-        return excess(oracle, inputs, error)
+        return Difference(error, explained(oracle, inputs, error))
 
 
-def excess(oracle: Graph, inputs: list[Any], error: float) -> float:
-    """``error`` in float32, less what rounding explains: how far the masked graph itself moves with its last digits."""
+@dataclass(frozen=True)
+class Difference:
+    """How far outputs are from the masked graph's: the ``error`` as measured, and whether it is ``rounding`` alone."""
+
+    error: float
+    rounding: bool = False
+
+    def within(self, tolerance: float) -> bool:
+        return self.rounding or self.error <= tolerance
+
+
+def difference(oracle: Graph, inputs: list[Any], found: Outputs, tolerance: float) -> Difference:
+    """What ``found``, computed in float32, differs by from the outputs of ``oracle``."""
+    error = relative_error(run(oracle, inputs), found)
+    return Difference(error, tolerance < error < math.inf and explained(oracle, inputs, error))
+
+
+def explained(oracle: Graph, inputs: list[Any], error: float) -> bool:
+    """Whether rounding explains an ``error`` in float32: the masked graph itself moves so with its last digits."""
     noise = relative_error(run(oracle, inputs), run(oracle, [_nudged(x) for x in inputs]))
-    return 0.0 if error <= _ROUNDINGS * noise and noise < 0.1 else error
+    return error <= _ROUNDINGS * noise and noise < 0.1
 
 
 def _nudged(x: Any) -> Any:

@@ -9,10 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 import prunec
-from prunec import cli, console
+from prunec import cli, console, explain
+from prunec.passes.base import PASSES
+from prunec.recipe import Recipe
+
+from .runtime.onnx_models import layers
 
 
 def run(*arguments: str) -> int:
@@ -159,6 +164,87 @@ def test_explain_knows_targets_and_ops(capsys: pytest.CaptureFixture[str]) -> No
     assert "linear" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("Gemm", ["ONNX Gemm is op linear: Linear layer, weight (out, in)."]),
+        ("aten.conv2d.default", ["ATen aten.conv2d.default is op conv: "]),
+        ("torch.ops.aten.conv2d", ["ATen aten.conv2d.default is op conv: ", "ATen aten.conv2d.padding is op conv: "]),
+        ("conv2d", ["ATen aten.conv2d.default is op conv: ", "ATen aten.conv2d.padding is op conv: "]),
+        ("aten.silu.default", ["ATen aten.silu.default is op elementwise: "]),
+        ("aten.linalg_svd.default", ["ATen aten.linalg_svd.default: no op says what it means"]),
+        ("NonMaxSuppression", ["ONNX NonMaxSuppression: no op says what it means"]),
+        ("com.acme::Fused", ["com.acme::Fused: no op says what it means"]),
+        ("acme.fused.default", ["acme.fused.default: no op says what it means"]),
+    ],
+)
+def test_explain_says_what_a_kind_of_node_is(capsys: pytest.CaptureFixture[str], name: str, lines: list[str]) -> None:
+    assert run("explain", name) == 0
+    found = capsys.readouterr().out.splitlines()
+    assert [line[: len(start)] for line, start in zip(found, lines, strict=True)] == lines
+
+
+@pytest.mark.parametrize("name", ["aten.nothing", "aten.linalg_svd.nothing", "Gemmm"])
+def test_explain_refuses_what_is_not_there(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run("explain", name) == 2
+    assert f"nothing is called {name!r}" in capsys.readouterr().err
+
+
+def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("explain", "recipe") == 0
+    shown = capsys.readouterr().out
+    assert explain.RECIPE in shown
+    assert f"\n{explain.PIPELINE}\n" in shown
+    (tmp_path / "r.toml").write_text(explain.RECIPE)
+    assert str(Recipe.from_toml(tmp_path / "r.toml")) == explain.PIPELINE
+    assert {p.name for p in Recipe.parse(explain.PIPELINE)} == set(PASSES) - {"canonicalize", "groups"}
+
+
+# ---------------------------------------------------------------------- files that would be overwritten
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.onnx", "-o", "a.onnx"], "--output a.onnx is the file of SOURCE"),
+        (["a.onnx", "-o", "./sub/../a.onnx"], "is the file of SOURCE"),
+        (["a.onnx", "-o", "link.onnx"], "--output link.onnx is the file of SOURCE"),
+        (["a.pt2", "-o", "a.pt2"], "is the file of SOURCE"),
+        (["net.py:f", "-o", "net.py"], "--output net.py is the file of SOURCE"),
+        (["a.onnx", "-o", "o.onnx", "--report", "a.onnx"], "--report a.onnx is the file of SOURCE"),
+        (["a.onnx", "-o", "o.onnx", "--report", "o.onnx"], "--report o.onnx is the file of --output"),
+        (["a.onnx", "-o", "r.toml", "--recipe", "r.toml"], "--output r.toml is the file of --recipe"),
+        (["a.onnx", "-o", "o.onnx", "--save", "."], "SOURCE a.onnx lies in the folder ."),
+        (["pkg.mod:f", "-o", "sub/o.onnx", "--save", "sub"], "--output sub/o.onnx lies in the folder sub"),
+    ],
+)
+def test_a_compile_overwrites_nothing_it_reads_or_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "r.toml").write_text('[[pass]]\nname = "fold"')
+    for name in ("a.onnx", "a.pt2", "net.py"):
+        (tmp_path / name).write_text("the source")
+    (tmp_path / "link.onnx").symlink_to("a.onnx")
+    assert run("compile", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert all((tmp_path / name).read_text() == "the source" for name in ("a.onnx", "a.pt2", "net.py"))
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_a_report_on_a_pair_overwrites_neither(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).write_text("a model")
+    assert run(command, "a.onnx", "b.onnx", "--report", "b.onnx") == 2
+    assert "--report b.onnx is the file of COMPACT" in capsys.readouterr().err
+
+
+def test_devices_may_be_written_twice(tmp_path: Path) -> None:
+    assert run("compile", "absent.onnx", "-o", "/dev/null", "--report", "/dev/null") == 3
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["passes", "--help"], ["compile", "--help"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
     code = (
@@ -197,7 +283,7 @@ def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.Cap
         "verify": {"max_rel_err": 3.2e-7, "ok": True, "checked": ["torch", "onnx"]},
         "units": {"total": 26560, "removed": 0, "pinned": 3},
         "opaque_ops": {"my::op[x]": 12},
-        "notes": ["a note with [brackets] " + "x" * 150],
+        "notes": ["nothing was pruned", "a note with [brackets] " + "x" * 150],
     }
     console.show_report(report, "a -> b")
     shown = capsys.readouterr().out
@@ -219,3 +305,46 @@ def test_progress_is_a_line_a_stage_and_quiet_in_ci(
     with console.Stages(quiet=True) as stages:
         stages("load", "b")
     assert capsys.readouterr().err == "prunec: load a\n"
+
+
+def test_analyze_shows_what_is_pinned_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    pin = {"cause": "Foo", "why": "odd", "nodes": ["a", "b"], "units": 1, "alone": 0, "parameters": [["w", 2]]}
+    found = {
+        "groups": [{"name": "w:0", "units": 2_000, "parameters": [["w", 0], ["b", 0], ["v", 1], ["u", 1]]}],
+        "units": 2_000, "atoms": 5_000, "pinned": 1_021, "conflicts": 1, "opaque_ops": {"Foo": 1},
+        "opaque_reasons": ["Foo: odd"], "seconds": 0.125,
+        "pins": [
+            {**pin, "cause": "output", "why": "kept", "nodes": ["y"], "units": 1_000, "alone": 1_000},
+            *[pin] * 21,
+        ],
+    }  # fmt: skip
+    console.show_analysis(found, "net.onnx")
+    lines = capsys.readouterr().out.splitlines()
+    assert "│ w:0   │ 2,000 │ w:0, b:0, v:1, ... 1 more │" in lines
+    assert lines[lines.index("atoms    5,000") :] == [
+        "atoms    5,000",
+        f"words    {console.WORDS}",
+        "pinned   1,021 units, for these reasons:",
+        "pinned   1,000 units: output 'y' (w:2): kept",
+        *["pinned   1 unit, 0 by this alone: Foo 'a' and 1 more (w:2): odd"] * 19,
+        "pinned   2 units: 2 other reasons (--json lists all)",
+        "pinned   1 set of atoms: their factorisations disagree",
+        "opaque   Foo: not understood, costs 1 unit",
+        "why      Foo: odd",
+        "seconds  0.12",
+    ]
+
+
+def test_notes_reach_stderr_where_stdout_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(layers(3, 2), "net.onnx")
+    arguments = ["net.onnx", "--no-verify", "-p", "score,plan{ratio=0.5},eliminate"]
+    assert compile_(tmp_path, *arguments, "--json") == 0
+    captured = capsys.readouterr()
+    notes = json.loads(captured.out)["notes"]
+    assert notes[0].startswith("nothing was pruned: ")
+    assert notes[-1].startswith("verify: not run")
+    assert captured.err.splitlines() == [f"prunec: note: {note}" for note in notes]
+    assert compile_(tmp_path, *arguments) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "verify   not run" in shown
+    assert [line for line in shown if line.startswith("note ")] == [f"note     {note}" for note in notes]

@@ -191,6 +191,24 @@ def test_a_bad_recipe_file_is_a_usage_error(tmp_path: Path, text: str, message: 
     assert message in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("passes = 1", "keys: description, include, [[pass]] with name = "),
+        ("", '[[pass]] with name = "score" and options of that pass as keys'),
+        ("[[pass]]\nratio = 1", '[[pass]] with name = "score" and options of that pass as keys'),
+        ('[[pass]]\nname = "needy"\nmethod = "a"\nway = 1', "keys in this [[pass]]: name, method"),
+        ('[[pass]]\nname = "nothing"\nway = 1', "known passes: "),
+        ('[[pass]]\nname = "everything"\ncount = "x"', "expected int"),
+    ],
+)
+def test_a_bad_recipe_file_says_which_keys_it_may_have(tmp_path: Path, text: str, hint: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        Recipe.from_toml(tmp_path / "r.toml")
+    assert caught.value.hint.startswith(hint)
+
+
 def test_a_missing_recipe_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no recipe"):
         Recipe.load(str(tmp_path / "absent.toml"))

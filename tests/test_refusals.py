@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import prunec
-from prunec import cli
+from prunec import cli, strict
 from prunec.ir.errors import BudgetError, ModelError, PrunecError, UsageError
+from prunec.ir.graph import Graph, Node, Value
+from prunec.ir.opset import OPAQUE
+from prunec.ir.signature import Signature
 
 from .models import micro
 
@@ -105,13 +108,53 @@ def test_strict_prints_the_declaration_to_write() -> None:
     model, inputs = micro.build("custom_op")
     with pytest.raises(ModelError) as error:
         compiled(model, inputs, strict=True)
-    assert "prunec_tests.twice.default: no declaration for this op" in error.value.message
-    assert 'declare("name", "B c * -> B c *"' in error.value.hint
+    kind = "prunec_tests.twice.default"
+    assert error.value.message == f"--strict: 1 kind of op is not understood: {kind}: no declaration for this op"
+    assert error.value.hint == (
+        f'for {kind} (2x8 -> 2x8) write into ir/ops declare("twice", "B c -> B c", "What it does."), where equal '
+        f"letters live and die together, and name {kind} in ir/frontends/fx_names.py"
+    )
     assert error.value.exit_code == 3
+
+
+def opaque(kind: str, *shapes: tuple[int, ...]) -> Node:
+    """A node over values of these shapes, the last of which is the result; first axes are dynamic."""
+    *operands, result = (Value(f"v{k}", shape, dynamic=frozenset({0})) for k, shape in enumerate(shapes))
+    return Node("n", OPAQUE, tuple(operands), (result,), kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "node", "said"),
+    [
+        ("onnx", opaque("com.acme::FusedThing", (2, 8), (2, 8, 5)), 'declare("fused_thing", "B c -> B c d", "What'),
+        ("fx", opaque("aten.linear.other", (2, 8), (2, 8)), "is what the op 'linear' in ir/ops says, name it in"),
+        ("fx", opaque("aten.linear.default", (2, 8), (2, 4)), "is known, but not in this form (2x8 -> 2x4)"),
+    ],
+)
+def test_strict_advises_by_what_is_known(dialect: str, node: Node, said: str) -> None:
+    advice = strict.advice(Graph(dialect, [], [], [node], {}), node)
+    assert said in advice
+    assert f"ir/frontends/{dialect}_names.py" in advice
+
+
+def test_the_suggested_signature_can_be_read() -> None:
+    values = [Value("a", (2, 8, 1), dynamic=frozenset({0})), Value("b", (8, 30)), Value("c", ())]
+    text = strict.signature(values, [Value("d", (30, *range(40, 70)))])
+    assert text.startswith("B c N, c d,  -> d e f")
+    Signature.parse(strict.signature(values[:2], [Value("d", (30, 8))]))
 
 
 def test_strict_accepts_what_is_known() -> None:
     assert compiled(mlp(), strict=True, ratio=0.5).report["opaque_ops"] == {}
+
+
+def test_an_export_that_fails_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """torch prints the graph as far as it got."""
+    with pytest.raises(ModelError) as error:
+        compiled(Branching())
+    assert capfd.readouterr() == ("", "")
+    assert len(error.value.message) < 200
+    assert error.value.__cause__ is not None
 
 
 def test_an_opaque_op_is_reported_with_its_cost() -> None:
@@ -155,6 +198,9 @@ def poisoned():
 
 def raises():
     raise RuntimeError("no such weights")
+
+def bare():
+    return good()[0]
 """
 
 
@@ -171,6 +217,9 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["net.py:poisoned"], 3, "parameter '0.weight' holds NaN"),
         (["net.py:raises"], 3, "no such weights"),
+        (["net.py:bare"], 2, "--input 1x3x224x224"),
+        (["net.py:good", "-p", "score,plan{ratio=0.5,ignore=1.*},eliminate"], 2, "pattern '1.*' matches nothing"),
+        (["net.py:good", "-p", "score,plan{ratio=0.5},eliminate,groups"], 2, "pass 'groups' cannot follow"),
         (["net.py:absent"], 3, "absent"),
         (["net.py:good", "--macs", "0.01"], 5, "cannot be met"),
         (["net.py:good", "-p", "score{method=no},plan{ratio=0.5},eliminate"], 2, "unknown criterion 'no'"),

@@ -8,10 +8,8 @@ given back to the groups whose next block scores highest.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from ...ir.errors import BudgetError, UsageError
 from ..base import Kind, Pass, State, register
 from ..groups import Group, Groups, Units
+from .patterns import chosen
 from .plan import Plan
 
 _EPSILON = 1e-9
@@ -34,7 +33,8 @@ class MakePlan(Pass):
     scope: rank over the whole model (global) or cut each group alike (uniform).
     align: round counts to this many channels; auto = the target's block; 1 = not at all.
     floor, ceiling: the fraction of each group that stays at least, at most.
-    targets, ignore: patterns of group or parameter names (globs, re:regex, type:op): only these, none of these.
+    targets, ignore: patterns of group or parameter names (globs, re:regex, type:op): only these, none of these; a
+    pattern that matches nothing is an error.
     """
 
     ratio: float | None = None
@@ -132,7 +132,7 @@ class _Search:
     def __init__(self, options: MakePlan, groups: Groups, scores: Any, block: int, budgets: dict[str, float]) -> None:
         self.options, self.groups, self.budgets = options, groups, budgets
         self.scores = np.array(scores, np.float64)
-        self.chosen = [g for g in groups.groups if _wanted(g, options)]
+        self.chosen = chosen(groups, options.targets, options.ignore)
         self._protect()
         self.ranked = [self._rank(g, block) for g in self.chosen]
         self.total = max(1, groups.prunable.size)
@@ -217,10 +217,15 @@ class _Search:
         least = ", ".join(f"{k} {v:.3g}" for k, v in reached.items())
         raise BudgetError(
             f"planning: the budget {_spell(self.budgets)} cannot be met; the smallest plan reaches {least}",
-            hint="ask for less, lower floor or align (plan{floor=0,align=1}), or widen targets",
+            hint=self._way_out(),
             budget=self.budgets,
             reached=reached,
         )
+
+    def _way_out(self) -> str:
+        if not self.ranked:
+            return self.why_nothing()
+        return "ask for less, lower floor or align (plan{floor=0,align=1}), or widen targets"
 
     def _give_back(self, counts: list[int]) -> list[int]:
         """Spend what rounding left over on the groups whose next block scores highest."""
@@ -287,24 +292,3 @@ def _step(group: Group, block: int) -> int:
 
 def _spell(budgets: dict[str, float]) -> str:
     return ", ".join(f"{k}={v:g}" for k, v in budgets.items())
-
-
-def _wanted(group: Group, options: MakePlan) -> bool:
-    if options.targets and not any(_matches(group, p) for p in options.targets):
-        return False
-    return not any(_matches(group, p) for p in options.ignore)
-
-
-def _matches(group: Group, pattern: str) -> bool:
-    names = [group.name, *(name for name, axis in group.places if axis == 0)]
-    if pattern.startswith("type:"):
-        return pattern[5:] in group.ops
-    if pattern.startswith("re:"):
-        try:
-            return any(re.search(pattern[3:], n) for n in names)
-        except re.error as error:
-            raise UsageError(
-                f"plan: pattern {pattern!r} is no regular expression: {error}",
-                hint="a pattern is a glob, re:regex or type:op",
-            ) from error
-    return any(fnmatchcase(n, pattern) for n in names)

@@ -6,7 +6,6 @@ A criterion is a function from a :class:`Scoring` to a float for each unit; larg
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ...ir import arrays
 from ...ir.errors import ModelError, UsageError
 from ...ir.graph import Constant, Value
+from ...ir.modules import load_module
 from ..base import Kind, Pass, State, register
 from ..groups import Groups
 
@@ -87,7 +87,7 @@ CRITERIA: dict[str, Criterion] = {}
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Enter a criterion into the registry.
+    """Enter a criterion into the registry; raises ``ValueError`` for a name that is taken.
 
     Examples
     --------
@@ -98,6 +98,8 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
     """
 
     def enter(function: Criterion) -> Criterion:
+        if name in CRITERIA:
+            raise ValueError(f"two criteria are named {name!r}")
         CRITERIA[name] = function
         return function
 
@@ -122,11 +124,11 @@ def find_criterion(name: str) -> Criterion:
             name=name,
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(load_module(module), attribute)
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            f"criterion {name!r} cannot be imported: {error}",
-            hint="write package.module:function, of a module that Python finds from here",
+            f"criterion {name!r} cannot be imported: {type(error).__name__}: {error}",
+            hint="write package.module:function or path/file.py:function, as found from the current folder",
             name=name,
         ) from error
     if not callable(found):
@@ -144,7 +146,7 @@ def find_criterion(name: str) -> Criterion:
 class Score(Pass):
     """Score every unit by a criterion.
 
-    method: the criterion (see ``prunec passes``), or package.module:function.
+    method: the criterion (see ``prunec passes``), or package.module:function, or path/file.py:function.
     normalize: divide by the mean (or maximum) of the unit's group, so that layers compare; or none.
     per: divide by the multiply-accumulates that a unit costs, or none.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 
 import prunec
 from prunec.ir.errors import ModelError, UsageError
-from prunec.passes.score.scoring import CRITERIA, Scores, Scoring
+from prunec.passes.score.scoring import CRITERIA, Scores, Scoring, find_criterion
 
 from ..models import oracle
 from .subjects import mlp, scored, total, two_units
@@ -109,6 +110,39 @@ def test_a_users_criterion_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(scored(two_units(), RAW.format("my_criteria:first")), [7, 7])
     with pytest.raises(UsageError, match="cannot be imported"):
         scored(two_units(), RAW.format("my_criteria:absent"))
+
+
+def test_a_users_criterion_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed command does not look there by itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [p for p in sys.path if p])
+    text = "import prunec\n@prunec.criterion('prunec_test_mine')\ndef mine(s):\n    return s.zeros() + 7\n"
+    (tmp_path / "prunec_test_here.py").write_text(text)
+    try:
+        for name in ("prunec_test_here:mine", "prunec_test_here.py:mine", "prunec_test_here.py:mine"):
+            np.testing.assert_array_equal(scored(two_units(), RAW.format(name)), [7, 7])
+    finally:
+        CRITERIA.pop("prunec_test_mine", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("import absent_package", "No module named 'absent_package'")],
+)
+def test_a_users_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prunec_test_fails.py").write_text(text)
+    for name in ("prunec_test_fails:f", "prunec_test_fails.py:f"):
+        with pytest.raises(UsageError, match="cannot be imported") as error:
+            find_criterion(name)
+        assert message in error.value.message
+    with pytest.raises(UsageError, match=r"there is no file absent\.py"):
+        find_criterion("absent.py:f")
+
+
+def test_two_criteria_of_one_name() -> None:
+    with pytest.raises(ValueError, match="two criteria are named 'l2'"):
+        prunec.criterion("l2")(of_the_wrong_shape)
 
 
 def of_the_wrong_shape(scoring: Scoring) -> Scores:

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from prunec.ir.errors import BudgetError, UsageError
 from prunec.passes.base import State
 from prunec.passes.plan.global_plan import MakePlan
+from prunec.passes.plan.patterns import chosen
 from prunec.passes.plan.plan import Plan
 
 from ..models import oracle
@@ -150,7 +153,7 @@ def test_floor_and_ceiling(subject: Subject) -> None:
         ({"ignore": ("re:^2[.]",)}, [True, False]),
         ({"targets": ("type:linear",)}, [True, True]),
         ({"targets": ("*",), "ignore": ("re:^0",)}, [False, True]),
-        ({"ignore": ("type:conv",)}, [True, True]),
+        ({"ignore": ("4.*", "4.weight", "type:elementwise")}, [True, True]),
     ],
 )
 def test_targets_and_ignore(subject: Subject, options: dict[str, Any], touched: list[bool]) -> None:
@@ -159,9 +162,39 @@ def test_targets_and_ignore(subject: Subject, options: dict[str, Any], touched: 
 
 
 def test_no_group_is_left(subject: Subject) -> None:
-    plan, state = planned(subject, ratio=0.5, targets=("nothing",))
+    plan, state = planned(subject, ratio=0.5, targets=("0.*",), ignore=("0.*",))
     assert not any(plan.dropped.values())
     assert state.notes == ["nothing was pruned: targets and ignore leave no group"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "near"),
+    [
+        ({"targets": ("2.wieght",)}, "plan{targets}: pattern '2.wieght' matches nothing", "2.weight"),
+        ({"targets": ("*", "5.*")}, "plan{targets}: pattern '5.*' matches nothing", ""),
+        ({"targets": ("4.weight",)}, "plan{targets}: pattern '4.weight' matches only what is pinned", ""),
+        ({"targets": ("type:elementwise",)}, "plan{targets}: pattern 'type:elementwise' matches only what is", ""),
+        ({"ignore": ("0.wait",)}, "plan{ignore}: pattern '0.wait' matches nothing", "0.weight"),
+        ({"ignore": ("type:linaer",)}, "plan{ignore}: pattern 'type:linaer' matches nothing", "type:linear"),
+        ({"ignore": ("re:linear",)}, "plan{ignore}: pattern 're:linear' matches nothing", ""),
+    ],
+)
+def test_a_pattern_that_means_nothing(subject: Subject, options: dict[str, Any], message: str, near: str) -> None:
+    with pytest.raises(UsageError) as error:
+        planned(subject, ratio=0.25, **options)
+    assert error.value.message.startswith(message)
+    assert near in error.value.hint
+    assert "`prunec analyze`" in error.value.hint
+
+
+def test_a_tied_weight_has_all_its_names() -> None:
+    first, last = nn.Linear(4, 8), nn.Linear(4, 8)
+    last.weight = first.weight
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), last, nn.ReLU(), nn.Linear(8, 2))
+    groups = oracle.subject(model.double(), (torch.randn(2, 4).double(),)).groups
+    for name in ("0.weight", "4.weight"):
+        assert [g.name for g in chosen(groups, (name,), ())] == ["0.weight:0"]
+        assert chosen(groups, (), (name,)) == []
 
 
 def test_nothing_to_prune_is_said() -> None:
@@ -197,7 +230,7 @@ def test_ratio_zero_drops_nothing_and_says_nothing(subject: Subject) -> None:
         ({"macs": 0.01}, "the budget macs=0.01 cannot be met; the smallest plan reaches macs 0."),
         ({"params": 0.01}, "the budget params=0.01 cannot be met"),
         ({"ratio": 0.6, "floor": 0.5}, "the budget ratio=0.6 cannot be met; the smallest plan reaches ratio 0.5"),
-        ({"macs": 0.5, "targets": ("nothing",)}, "cannot be met"),
+        ({"macs": 0.5, "targets": ("0.*",), "ignore": ("0.*",)}, "cannot be met"),
         ({"ratio": 0.99}, "cannot be met"),
     ],
 )

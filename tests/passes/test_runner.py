@@ -62,6 +62,18 @@ class Break(Pass):
 
 
 @dataclass(frozen=True)
+class Forgetful(Pass):
+    """Ensure a fact and give none."""
+
+    name: ClassVar[str] = "forgetful"
+    kind: ClassVar[Kind] = "analysis"
+    ensures: ClassVar[frozenset[str]] = frozenset({"the moon"})
+
+    def run(self, state: State) -> Any:
+        return None
+
+
+@dataclass(frozen=True)
 class Needs(Pass):
     """Require what nobody ensures."""
 
@@ -105,6 +117,28 @@ def test_a_decision_is_never_provided(pipeline: str, fact: str, before: str, giv
 def test_a_fact_that_nobody_ensures() -> None:
     with pytest.raises(UsageError, match=r"requires 'the moon'.*before it: none"):
         ran("", Needs())
+
+
+def test_a_fact_that_is_ensured_and_absent() -> None:
+    with pytest.raises(PassError) as error:
+        ran("score", Forgetful())
+    assert error.value.message == (
+        "pass 'forgetful' ensures 'the moon' and gave None (passes before it: canonicalize, groups, score)"
+    )
+
+
+@pytest.mark.parametrize("again", ["groups", "eliminate"])
+def test_what_cannot_follow_eliminate(again: str) -> None:
+    with pytest.raises(UsageError) as error:
+        ran(f"score,plan{{ratio=0.5}},eliminate,{again}")
+    assert f"pass {again!r} cannot follow a pass that ensures compact" in error.value.message
+    assert error.value.hint == "compile what came out again, in a compile of its own"
+
+
+def test_groups_are_the_same_when_they_are_asked_for() -> None:
+    state, runner = ran("groups,score,plan{ratio=0.5},eliminate,verify")
+    assert [s.name for s in runner.steps] == ["canonicalize", "groups", "score", "plan", "eliminate", "verify"]
+    assert state.facts["verified"]["ok"]
 
 
 def test_a_pass_that_crashes() -> None:
@@ -186,6 +220,20 @@ def test_verify_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify.Verify, "run", counted)
     ran("score,plan{ratio=0.5,align=1},eliminate,fold", verify_each=True)
     assert calls == ["verify", "verify"]
+
+
+@pytest.mark.parametrize("skip", [frozenset[str](), frozenset({"verify"})])
+def test_verify_each_has_the_tolerance_of_the_pipeline(monkeypatch: pytest.MonkeyPatch, skip: frozenset[str]) -> None:
+    seen: list[float] = []
+
+    def noted(self: verify.Verify, state: State) -> dict[str, Any]:
+        seen.append(self.tolerance)
+        return {}
+
+    monkeypatch.setattr(verify.Verify, "run", noted)
+    _, runner = ran("score,plan{ratio=0.5},eliminate,verify{tolerance=0.25}", verify_each=True, skip=skip)
+    assert seen == [0.25] * (2 - len(skip))
+    assert ("verify" in [s.name for s in runner.steps]) == (not skip)
 
 
 def test_options_are_checked() -> None:

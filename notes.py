@@ -1,0 +1,47 @@
+"""Notes: what a report's figures mean for the user, in lines that are shown with them.
+
+Passes write notes of their own while they run; these follow from the finished report.  Start at :func:`remarks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+NOTHING = "nothing was pruned"
+_FAR = 0.1
+"""A budget that is missed by more than this, on the side where it counts as met, is worth a word."""
+
+
+def remarks(report: Mapping[str, Any]) -> list[str]:
+    """The notes of a finished report, those of the passes first, each once."""
+    removed = report["units"]["removed"]
+    own = [*(_off_budget(report["budget"]) if removed else _nothing(report)), *_verified(report["verify"])]
+    return list(dict.fromkeys([*report["notes"], *own]))
+
+
+def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
+    if any(note.startswith(NOTHING) for note in report["notes"]):
+        return
+    ran = [step["name"] for step in report["passes"]]
+    absent = next((name for name in ("plan", "eliminate") if name not in ran), None)
+    yield f"{NOTHING}: the pipeline has no {absent}" if absent else NOTHING
+
+
+def _off_budget(budget: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for name, found in budget.items():
+        if abs(found["reached"] - found["asked"]) > _FAR:
+            yield (
+                f"{name} {found['reached']:.3g} was reached where {found['asked']:.3g} was asked: units go in blocks "
+                "of channels, and floor, ceiling, targets and ignore bound what may go"
+            )
+
+
+def _verified(verify: Mapping[str, Any] | None) -> Iterator[str]:
+    if verify is None:
+        yield "verify: not run, so nothing proves that the compact model equals the masked dense one"
+    elif verify.get("rounding"):
+        yield (
+            f"verify: float32 rounding explains the error of {verify['max_rel_err']:.1e} (allowed "
+            f"{verify['tolerance']:g}): the masked model moves as far when its inputs change in the last digits"
+        )

@@ -1,0 +1,99 @@
+"""Patterns of names: which groups a planner may touch.
+
+A pattern is a glob, ``re:regex`` or ``type:op``.  It is held against the names of a group: its own, and those of the
+parameters whose first axis it is, under every name that a tied weight has.  A pattern that means nothing in the model
+is an error, for one wrong letter would prune what is to be left alone.  Start at :func:`chosen`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+from ...ir.errors import UsageError
+from ..groups import Group, Groups
+
+Matches = Callable[[str], bool]
+_TYPE, _REGEX = "type:", "re:"
+
+
+def chosen(groups: Groups, targets: Iterable[str], ignore: Iterable[str]) -> list[Group]:
+    """The groups that some pattern of ``targets`` means (all where there is none), and none of ``ignore``.
+
+    Raises
+    ------
+    UsageError
+        A pattern is no regular expression; one of ``targets`` means no group; one of ``ignore`` means neither a group
+        nor anything else of the model, which would be left alone anyhow.
+    """
+    names = _Names(groups)
+    if not groups.groups:
+        return []
+    wanted = [_asked(names, p, "targets", names.of_groups()) for p in targets] or [groups.groups]
+    unwanted = [_asked(names, p, "ignore", names.of_model()) for p in ignore]
+    yes, no = ({g.name for found in lists for g in found} for lists in (wanted, unwanted))
+    return [g for g in groups.groups if g.name in yes - no]
+
+
+class _Names:
+    """What patterns are held against: names of groups and parameters, or the ops that read them."""
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        self.graph = groups.analysis.graph
+        self.tied = {c.name: c.names for c in self.graph.constants.values()}
+
+    def of(self, group: Group) -> list[str]:
+        return [group.name, *(n for name, axis in group.places if axis == 0 for n in self.tied[name])]
+
+    def of_groups(self) -> list[str]:
+        return [
+            *(n for g in self.groups.groups for n in self.of(g)),
+            *_typed(o for g in self.groups.groups for o in g.ops),
+        ]
+
+    def of_model(self) -> list[str]:
+        parameters = (n for names in self.tied.values() for n in names)
+        return [*self.of_groups(), *parameters, *_typed(n.op for n in self.graph.nodes)]
+
+
+def _typed(ops: Iterable[str]) -> list[str]:
+    return [_TYPE + op for op in ops]
+
+
+def _asked(names: _Names, pattern: str, option: str, known: list[str]) -> list[Group]:
+    """The groups that ``pattern`` means; raises where it means none of the ``known`` names."""
+    matches = _matcher(pattern)
+    if not any(map(matches, known)):
+        pinned = any(map(matches, names.of_model()))
+        near = [] if pinned else _near(pattern, known)
+        raise UsageError(
+            f"plan{{{option}}}: pattern {pattern!r} matches " + ("only what is pinned" if pinned else "nothing"),
+            hint=(f"close to it: {', '.join(near)}; " if near else "") + "`prunec analyze` lists groups and pins",
+            pattern=pattern,
+        )
+    return [g for g in names.groups.groups if any(map(matches, [*names.of(g), *_typed(g.ops)]))]
+
+
+def _matcher(pattern: str) -> Matches:
+    if pattern.startswith(_TYPE):
+        return lambda name: name == pattern
+    if not pattern.startswith(_REGEX):
+        return lambda name: not name.startswith(_TYPE) and fnmatchcase(name, pattern)
+    try:
+        expression = re.compile(pattern.removeprefix(_REGEX))
+    except re.error as error:
+        raise UsageError(
+            f"plan: pattern {pattern!r} is no regular expression: {error}",
+            hint="a pattern is a glob, re:regex or type:op",
+        ) from error
+    return lambda name: not name.startswith(_TYPE) and expression.search(name) is not None
+
+
+def _near(pattern: str, known: list[str]) -> list[str]:
+    """Names, and beginnings of names, that look like ``pattern``."""
+    bare = re.sub(r"[*?^$\[\]]", "", pattern.removeprefix(_REGEX)).rstrip(".")
+    starts = {n[: m.end()] for n in known for m in re.finditer(r"[^.]+", n)}
+    return difflib.get_close_matches(bare, sorted({*known, *starts}), n=4)
