@@ -105,7 +105,7 @@ class Recipe:
         given = {k: v for k, v in zip(_BUDGETS, (ratio, macs, params)) if v is not None}
         if len(given) > 1:
             raise UsageError(f"two budgets: {' and '.join(given)}", hint=f"give one of {', '.join(_BUDGETS)}")
-        steps: list[tuple[str, dict[str, Any]]] = [("score", {"method": "l2"}), ("plan", given)]
+        steps: list[tuple[str, dict[str, Any]]] = [("score", {"method": "lamp"}), ("plan", given)]
         return cls(tuple(make(n, o) for n, o in [*steps, ("eliminate", {}), ("fold", {}), ("verify", {})]))
 
     @staticmethod

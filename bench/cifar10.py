@@ -286,9 +286,9 @@ def by_prunec(model: ResNet20, example: Tensor, settings: Settings, **options: A
     return result.module
 
 
-def by_prunec_uniform(model: ResNet20, example: Tensor, settings: Settings) -> nn.Module:
-    """prunec, each group cut alike and counts not aligned: a network so narrow has few blocks of channels to choose."""
-    text = f"score{{method=l2}},plan{{macs={settings.macs},scope=uniform,align=1}},eliminate,fold,verify"
+def by_prunec_unaligned(model: ResNet20, example: Tensor, settings: Settings) -> nn.Module:
+    """prunec for accuracy alone: scores per MAC, counts not aligned (a net so narrow has few blocks to choose from)."""
+    text = f"score{{normalize=none,per=macs}},plan{{macs={settings.macs},align=1}},eliminate,fold,verify"
     result = prunec.compile(model, (example,), pipeline=text, seed=settings.seed)
     assert isinstance(result.module, nn.Module)
     return result.module
@@ -314,7 +314,7 @@ def by_peer_rewritten(model: ResNet20, example: Tensor, settings: Settings) -> n
 Contender = Callable[[ResNet20, Tensor, Settings], nn.Module]
 CONTENDERS: dict[str, Contender] = {
     "prunec": by_prunec,
-    "prunec, uniform": by_prunec_uniform,
+    "prunec, per MAC, not aligned": by_prunec_unaligned,
     "Torch-Pruning, shortcut as conv": by_peer_rewritten,
 }
 MORE_CONTENDERS: dict[str, Contender] = {"Torch-Pruning, blocks only": by_peer_blocks}

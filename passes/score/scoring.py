@@ -151,7 +151,7 @@ class Score(Pass):
     per: divide by the multiply-accumulates that a unit costs, or none.
     """
 
-    method: str = "l2"
+    method: str = "lamp"
     normalize: Literal["mean", "max", "none"] = "mean"
     per: Literal["none", "macs"] = "none"
 
