@@ -144,7 +144,7 @@ def _recipe_lines(name: str) -> list[str]:
         "",
         PIPELINE,
         "",
-        "`prunec passes` lists the passes, `prunec explain plan` the options of one, `prunec passes --schema` everything",
+        "`prunec passes` lists the passes, `prunec explain plan` the options of one, `prunec passes --schema` all",
     ]
 
 

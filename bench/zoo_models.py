@@ -101,7 +101,7 @@ def _detection(name: str) -> Built:
 def _timm(name: str) -> Built:
     import timm
 
-    model = timm.create_model(name, pretrained=False)
+    model: Any = timm.create_model(name, pretrained=False)
     channels, height, width = model.pretrained_cfg.get("input_size", (3, _SIZE, _SIZE))
     return model, (torch.randn(2, channels, height, width),)
 
@@ -121,7 +121,9 @@ class _Logits(nn.Module):
 
 
 def _transformers(name: str) -> Built:
-    import transformers as t
+    import transformers
+
+    t: Any = transformers  # its configurations are typed more narrowly than they are used
 
     small = {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 256, "vocab_size": 1000}
     heads = {"num_attention_heads": 8}
