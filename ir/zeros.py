@@ -3,8 +3,8 @@
 A sum of products over an axis (``q · k``) may lose positions only if the masked network adds zeros there: one of the
 two factors must be zero at dead positions.  Layers give zeros, because their weights are masked; functions with
 f(0) = 0 keep them; ``elu(x) + 1`` or a sigmoid do not.  Each op's declaration says how zeros pass it (``zero``); what
-is not declared is taken as not zero.  A value is *whole* when nothing of it can be dead; broadcast to a place that
-can, it brings whatever it holds.
+is not declared is taken as not zero.  A value is *whole* when nothing of it can be dead; broadcast or expanded to a
+place that can, it brings whatever it holds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Zeros:
         self.graph = graph
         self.whole: set[Value] = set()
         self.zero: set[Value] = set()
+        self.null: set[Value] = set()
         self.asked: dict[tuple[object, ...], bool] = {}
         self.walked = False
 
@@ -55,19 +56,33 @@ class Zeros:
         for value in self.graph.constants:
             (self.whole if math.prod(value.shape or ()) == 1 else self.zero).add(value)
         self.whole.update(self.graph.inputs)
+        self.null = {v for v in self.graph.constants if v in self.whole and self._number(v) == 0}
         for node in self.graph.nodes:
             op = OPS.get(node.op)
-            if op is None or all(v in self.whole for v in node.inputs):
+            if node.op == "expand" and node.inputs[0] in self.whole:
+                self._expand(node.inputs[0], node)
+            elif op is None or all(v in self.whole for v in node.inputs):
                 self.whole.update(node.outputs)
             elif op.zero(node, self):
                 self.zero.update(node.outputs)
+
+    def _expand(self, x: Value, node: Node) -> None:
+        """A whole value along new axes, which can lose positions: it holds there what it holds everywhere."""
+        if x in self.null:
+            self.null.add(node.output)
+        if not any(n is not None and n > 1 for n in node.attrs["shape"]):
+            self.whole.add(node.output)
+        elif node.output in self.null:
+            self.zero.add(node.output)
 
     def _at_dead_of(self, node: Node, operand: Value) -> float | None:
         """What ``operand`` holds where ``node`` has dead positions; None for whatever."""
         if operand in self.zero or (operand in self.whole and operand.shape == node.output.shape):
             return 0.0
-        constant = self.graph.constants.get(operand)
-        return None if constant is None else float(arrays.to_numpy(constant.data).ravel()[0])
+        return self._number(operand) if operand in self.graph.constants else None
+
+    def _number(self, constant: Value) -> float:
+        return float(arrays.to_numpy(self.graph.constants[constant].data).ravel()[0])
 
     def _gives_zero(self, node: Node, given: list[float | None], probe: float) -> bool:
         numbers = [np.array([probe if x is None else x]) for x in given]

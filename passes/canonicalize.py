@@ -2,7 +2,7 @@
 
 Attributes that follow from shapes (attention's scale, a bare squeeze) change when shapes change, so they are made
 explicit before any rewrite.  A channel shuffle (reshape, permute, reshape) is one permutation of one axis: as such it
-does not tie the halves together.
+does not tie the halves together.  Layers, fills and parts that are tied by chance alone are taken apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 from ..ir import dialects
 from ..ir.graph import Graph, Node, Value
+from .apart import fills_apart, picks_apart
 from .base import Kind, Pass, State, register
+from .layers import layers_apart
 from .rewrite import literal, make, write
 
 _LARGEST_SHUFFLE = 1 << 24
@@ -40,7 +42,7 @@ def canonical(graph: Graph) -> Graph:
         changed = dict(dialects.names(graph).explicit(graph, node))
         if changed:
             write(graph, node, changed)
-    return shuffles_as_permutations(graph)
+    return shuffles_as_permutations(fills_apart(picks_apart(layers_apart(graph))))
 
 
 def shuffles_as_permutations(graph: Graph) -> Graph:

@@ -7,10 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir import arrays
 from ..ir.analysis import Analysis
 from ..ir.axes import Axis
-from ..ir.graph import Constant, Value, reads
+from ..ir.graph import Constant, Node, Value, reads
 from ..ir.opset import OPS, Alive, Cost
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """Ops of one ``kind`` whose multiply-accumulates are not known; ``params`` are what they carry."""
+
+    kind: str
+    ops: int
+    params: int
+
+    def __str__(self) -> str:
+        details = [f"{self.ops} of them"] if self.ops > 1 else []
+        details += [f"{self.params:,} parameters"] if self.params else []
+        return f"{self.kind} ({', '.join(details)})" if details else self.kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +39,21 @@ class CostModel:
         count = _Counts(alive)
         sites = self.analysis.sites.values()
         return sum(op.macs(Cost(s, count)) for s in sites if (op := OPS.get(s.node.op)) is not None and op.macs)
+
+    def uncounted(self) -> list[Uncounted]:
+        """Ops that :meth:`macs` leaves out because they are not understood: kinds, most parameters first."""
+        found: dict[str, list[int]] = {}
+        for opaque in self.analysis.opaque:
+            op = OPS.get(opaque.node.op)
+            if (op is None or op.macs) and any("float" in v.dtype for v in opaque.node.outputs):
+                found.setdefault(opaque.kind, []).append(self._carried(opaque.node))
+        return sorted((Uncounted(k, len(n), sum(n)) for k, n in found.items()), key=lambda u: (-u.params, u.kind))
+
+    def _carried(self, node: Node) -> int:
+        """Elements of the float constants that ``node`` reads."""
+        held = self.analysis.graph.constants
+        floats = (v for v in set(reads(node)) if v in held and arrays.is_float(held[v].data))
+        return sum(math.prod(v.shape or ()) for v in floats)
 
     def params(self, alive: Alive) -> float:
         """Elements of the parameters that the graph reads; tied ones count once."""

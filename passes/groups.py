@@ -91,7 +91,17 @@ class FindGroups(Pass):
     forbids: ClassVar[frozenset[str]] = frozenset({"compact"})
 
     def run(self, state: State) -> Groups:
-        return find_groups(analyse(state.graph))
+        groups = find_groups(analyse(state.graph))
+        state.notes += [note for note in _uncounted(groups) if note not in state.notes]
+        return groups
+
+
+def _uncounted(groups: Groups) -> list[str]:
+    """A line on ops whose cost is not known, if there are any."""
+    found = groups.cost.uncounted()
+    many, kinds = sum(u.ops for u in found), ", ".join(map(str, found))
+    ops = f"{many} op{'s are' if many > 1 else ' is'}"
+    return [f"MACs of {ops} not counted: {kinds}; the budget of MACs does not see them"] if found else []
 
 
 def find_groups(analysis: Analysis) -> Groups:

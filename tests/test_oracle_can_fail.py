@@ -15,6 +15,7 @@ from prunec.ir.analysis import Analysis
 from prunec.ir.errors import VerificationError
 from prunec.ir.frontends import fx_names
 from prunec.ir.graph import Graph
+from prunec.ir.ops import recurrent
 from prunec.ir.opset import Op
 from prunec.passes import constants, verify
 from prunec.passes.base import State
@@ -76,6 +77,18 @@ def test_kept_indices_that_are_off_by_one_in_the_masked_model_too(monkeypatch: p
 @pytest.mark.parametrize("name", ["packed_attention", "multihead_attention", "grouped_query_flag"])
 def test_an_attention_scale_that_stays_implicit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(fx_names, "explicit", lambda graph, node: {})
+    with pytest.raises(VerificationError):
+        pruned(fresh(name))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru_in_both_directions", "lstm_with_dropout"])
+@pytest.mark.parametrize(("right", "wrong"), [("(G h)", "(h G)"), ("(G h) h", "(G h) K"), ("D B h", "D B K")])
+def test_hidden_units_that_are_looked_for_in_the_wrong_place(
+    monkeypatch: pytest.MonkeyPatch, name: str, right: str, wrong: str
+) -> None:
+    """Gates in another order, columns of the state or initial states that stay."""
+    honest = recurrent._applied
+    monkeypatch.setattr(recurrent, "_applied", lambda site, left, out: honest(site, left.replace(right, wrong), out))
     with pytest.raises(VerificationError):
         pruned(fresh(name))
 

@@ -59,6 +59,18 @@ class Dropout(torch.nn.Module):
         return drop(x, self.p, self.training)
 
 
+class Recurrent(torch.nn.Module):
+    """Recurrent layers whose weights are passed in; cuDNN and dropout want to know the mode."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        super().__init__()
+        self.kind, self.options = kind, options
+
+    def forward(self, x: torch.Tensor, states: Any, weights: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        layers: tuple[torch.Tensor, ...] = resolve(self.kind)(x, states, weights, train=self.training, **self.options)
+        return layers
+
+
 def emit(graph: Graph) -> fx.GraphModule:
     """A module that computes ``graph``; its parameters are copies of the graph's constants."""
     return _Writer(graph).write()
@@ -98,7 +110,7 @@ class _Writer:
             name = f"_mode_{self.modes}"
             self.modes += 1
             self.root.add_module(name, module)
-            result = self.out.call_module(name, tuple(self._read(x) for x in (*inputs, *self._batches(node))))
+            result = self.out.call_module(name, map_values((*inputs, *self._batches(node)), self._read))
         else:
             target = resolve(node.kind)
             args, kwargs = arguments(target, map_values(node.call, self._read))
@@ -147,10 +159,19 @@ def _dropout(channels: bool) -> Callable[[Args], tuple[torch.nn.Module, tuple[An
     return lambda a: (Dropout(a["p"], channels), (a["input"],))
 
 
+def _recurrent(kind: str) -> Callable[[Args], tuple[torch.nn.Module, tuple[Any, ...]]]:
+    def leaf(a: Args) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+        options = {k: v for k, v in a.items() if k not in ("input", "hx", "params", "train")}
+        return Recurrent(kind, **options), (a["input"], a["hx"], a["params"])
+
+    return leaf
+
+
 _MODES: dict[str, Callable[[Args], tuple[torch.nn.Module, tuple[Any, ...]] | None]] = {
     "aten.batch_norm.default": _batch_norm,
     "aten.dropout.default": _dropout(False),
     "aten.feature_dropout.default": _dropout(True),
+    **{k: _recurrent(k) for k in (f"aten.{f}.input" for f in ("lstm", "gru", "rnn_tanh", "rnn_relu"))},
 }
 
 
@@ -230,12 +251,24 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
     """The tensors that ``graph`` returns for flat ``inputs``; in float64 where asked for."""
     module = emit(graph)
     if double:
-        module = module.double()
+        module = _doubled(module)
         inputs = [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
     args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
     with torch.no_grad():
         result = module(*args, **kwargs)
     return [t.detach().numpy() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+
+
+def _doubled(module: fx.GraphModule) -> fx.GraphModule:
+    """``module`` in float64, what it makes and casts included (in place)."""
+    for node in module.graph.nodes:
+        node.args, node.kwargs = (fx.node.map_aggregate(a, _doubled_dtype) for a in (node.args, node.kwargs))
+    module.recompile()
+    return module.double()
+
+
+def _doubled_dtype(item: Any) -> Any:
+    return torch.float64 if item is torch.float32 else item
 
 
 def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
@@ -249,7 +282,10 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
         return None
     target = resolve(node.kind)
     args, kwargs = arguments(target, map_values(node.call, lambda v: table[v]))
-    result = target(*args, **kwargs)
+    try:
+        result = target(*args, **kwargs)
+    except (RuntimeError, TypeError):  # an operand of another dtype than float64
+        return None
     return np.asarray(result.double().numpy()) if isinstance(result, torch.Tensor) else None
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import onnx
 import onnx.version_converter
 import torch
+from torch import fx
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError, first_line
 from ..graph import Graph
 from .fx import emit as emit_module
+from .torch_onnx_recurrent import with_onnx_layers
 
 DEFAULT_OPSET = 20
 _OLDEST = 18
@@ -47,13 +49,29 @@ def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
 def _exported(graph: Graph, opset: int) -> onnx.ModelProto:
     """By torch's present exporter, which begins at opset 18."""
     args, kwargs = graph.source["example"]
-    program = torch.export.export(emit_module(graph), args, kwargs, dynamic_shapes=_dynamic(graph), strict=False)
+    module = with_onnx_layers(_without_strides(emit_module(graph)))
+    program = torch.export.export(module, args, kwargs, dynamic_shapes=_dynamic(graph), strict=False)
     names = [v.name for v in graph.inputs if v.is_tensor]
     made = torch.onnx.export(
         program, dynamo=True, verbose=False, opset_version=opset, input_names=names, output_names=_output_names(graph)
     )
     assert made is not None
     return made.model_proto
+
+
+def _without_strides(module: fx.GraphModule) -> fx.GraphModule:
+    """``module`` with no view that relies on the strides of fused attention, which its decomposition changes."""
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
+        elif node.target is aten.scaled_dot_product_attention.default:
+            with module.graph.inserting_after(node):
+                dense = module.graph.call_function(aten.clone.default, (), {"memory_format": torch.contiguous_format})
+            node.replace_all_uses_with(dense)
+            dense.args = (node,)
+    module.recompile()
+    return module
 
 
 def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -24,11 +24,13 @@ from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Value, values_in
 from ..opset import OPAQUE
 from .fx_names import NAMES, RESULT
+from .fx_regions import flat
 from .spelling import Spelling
 
 Exported = torch.export.ExportedProgram
 _DROPPED = ("aten._assert", "aten.sym_constrain", "aten._guards", "aten.sym_assert")
 _SHAPE_ONLY = ("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
+_SPLIT_BATCH_NORM = "aten._native_batch_norm_legit_no_training.default"
 _VIEWS = frozenset(
     "view reshape _unsafe_view flatten unflatten squeeze unsqueeze slice select transpose permute expand expand_as "
     "detach alias chunk split split_with_sizes unbind contiguous narrow t swapaxes swapdims view_as diagonal to "
@@ -79,12 +81,15 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _export_dynamic(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exported | None:
-    """The model exported with a batch of at least two and axis 0 of every input dynamic; None where that fails."""
+    """The model exported with a batch of at least two and axis 0 of every input dynamic; None where that fails.
+
+    Copies are exported: the trace marks its inputs, and an attempt that fails would leave them marked.
+    """
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim]
     if not tensors or len({t.shape[0] for t in tensors}) != 1:
         return None
     batch = tensors[0].shape[0]
-    grow = (lambda t: torch.cat([t, t]) if _batched(t) else t) if batch == 1 else (lambda t: t)
+    grow = (lambda t: torch.cat([t, t]) if _batched(t) else t) if batch == 1 else _copy
     args, kwargs = pytree.tree_map(grow, (args, kwargs))
     auto = torch.export.Dim.DYNAMIC
     shapes = pytree.tree_map(lambda t: {0: auto} if _batched(t) else None, (args, kwargs))
@@ -92,6 +97,10 @@ def _export_dynamic(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[
         return _export(model, args, kwargs, _by_name(model, *shapes))
     except Exception:
         return None
+
+
+def _copy(item: Any) -> Any:
+    return item.detach().clone() if isinstance(item, torch.Tensor) else item
 
 
 def _batched(item: Any) -> bool:
@@ -127,6 +136,7 @@ class _NeedsFunctional(Exception):
 class _Reader:
     def __init__(self, program: Exported) -> None:
         self.program = program
+        self.graph = flat(program.graph_module)
         self.env: dict[fx.Node, Any] = {}
         self.folded: dict[fx.Node, Any] = {}
         self.nodes: list[Node] = []
@@ -134,12 +144,12 @@ class _Reader:
         self.constants: dict[Value, Constant] = {}
         self.alias: dict[fx.Node, fx.Node] = {}
         self.storage: dict[Any, fx.Node] = {}
-        self.position = {n: k for k, n in enumerate(program.graph.nodes)}
+        self.position = {n: k for k, n in enumerate(self.graph.nodes)}
         self.state = {**program.state_dict, **program.constants}
 
     def read(self) -> Graph:
         specs = {s.arg.name: s for s in self.program.graph_signature.input_specs}
-        for node in self.program.graph.nodes:
+        for node in self.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, specs[node.name])
             elif node.op == "get_attr":
@@ -226,10 +236,12 @@ class _Reader:
         target, kind = self._functional(node, kind)
         arguments = _by_argument(target, node, self._operand)
         result = node.meta.get("val")
+        if kind == _SPLIT_BATCH_NORM:
+            kind, arguments, result = _whole_batch_norm(arguments, result)
         outputs = _results(node.name, result)
         spelled = self._spell(kind, target, arguments, outputs)
         self.nodes.append(Node(node.name, *spelled[:1], spelled[1], tuple(outputs), spelled[2], kind, arguments))
-        self.env[node] = outputs if isinstance(result, (tuple, list)) else outputs[0]
+        self.env[node] = outputs if isinstance(node.meta.get("val"), (tuple, list)) else outputs[0]
         name = getattr(node.target, "_opname", "")
         if name in _VIEWS and node.all_input_nodes:
             self.alias[node] = self._root(node.all_input_nodes[0])
@@ -382,6 +394,11 @@ def _by_argument(target: Any, node: fx.Node, operand: Any) -> dict[str, Any]:
         elif argument.has_default_value():
             found[argument.name] = argument.default_value
     return found
+
+
+def _whole_batch_norm(a: dict[str, Any], results: Any) -> tuple[str, dict[str, Any], Any]:
+    """What functionalisation makes of a batch norm in evaluation, as the op that switches to training."""
+    return "aten.batch_norm.default", {**a, "training": False, "cudnn_enabled": False}, results[:1]
 
 
 def _plain(item: Any) -> Any:

@@ -7,13 +7,14 @@ whose attributes follow from its shape.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import Declined
 from ..graph import Constant, Graph, Node, Value
+from .fx_recurrent import CELLS, LAYERS, make_layer
 from .spelling import Arguments, Spelling, axes_of, axis_of, rank, renamed, size, whole
 
 RESULT = "<result>"
@@ -130,6 +131,11 @@ def _expand_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments
     lead = len(out.shape) - len(x.shape)
     same = [d >= lead and x.shape[d - lead] == out.shape[d] for d in range(len(given))]
     sizes = [-1 if same[d] else (given[d] if n is None else n) for d, n in enumerate(changed["shape"])]
+    return node.kind, {**node.call, "size": sizes}
+
+
+def _zeros_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    sizes = [given if n is None else n for given, n in zip(node.call["size"], changed["shape"], strict=True)]
     return node.kind, {**node.call, "size": sizes}
 
 
@@ -306,7 +312,7 @@ _PASS = (
     "to.dtype to.device to.dtype_layout to.other type_as relu relu6 gelu silu mish sigmoid hardswish hardsigmoid "
     "hardtanh tanh leaky_relu elu selu celu softplus softsign clamp clamp_min clamp_max expand_as where.self "
     "where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar masked_fill.Tensor zeros_like ones_like "
-    "full_like empty_like rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy abs exp log sqrt rsqrt "
+    "full_like empty_like zero rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy abs exp log sqrt rsqrt "
     "neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos tril triu square log_sigmoid hardshrink softshrink "
     "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar "
     "multiply.Tensor multiply.Scalar subtract.Tensor subtract.Scalar"
@@ -327,6 +333,8 @@ def _pools(spatial: int) -> Table:
 
 
 NAMES: Table = {
+    **LAYERS,
+    **CELLS,
     **_same("conv", _CONVS, _LAYER, _conv, renamed(groups="groups")),
     **_same("conv", "convolution", _LAYER, _convolution, renamed(groups="groups")),
     **_same("conv_transpose", _TRANSPOSED, _LAYER, _conv, renamed(groups="groups")),
@@ -371,6 +379,7 @@ NAMES: Table = {
     "aten.t.default": Spelling("permute", ("self",), _swap("", "")),
     "aten.mT.default": Spelling("permute", ("self",), _last_two),
     "aten.slice.Tensor": Spelling("slice", ("self",), _slice, _slice_back),
+    "aten.slice_scatter.default": Spelling("slice_scatter", ("self", "src"), _slice, _slice_back),
     "aten.narrow.default": Spelling("slice", ("self",), _narrow, _narrow_back),
     "aten.select.int": Spelling("select", ("self",), _select, renamed(index="index")),
     "aten.chunk.default": Spelling("split", ("self",), _split, _split_back),
@@ -404,9 +413,8 @@ NAMES: Table = {
     **{k: s for f, names in _REDUCE.items() for k, s in _same("reduce", names, ("self",), _dims(function=f)).items()},
     **_same("rank_along", "max.dim min.dim", ("self",), _dims()),
     **_same("elementwise", _PASS),
-    **_same(
-        "fill", "zeros ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"
-    ),
+    **_same("zeros", "zeros new_zeros", ("self",), _result_shape, _zeros_back),
+    **_same("fill", "ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"),
     **_pools(1),
     **_pools(2),
     **_pools(3),
@@ -443,12 +451,44 @@ def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Ar
 
 def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[str, Arguments]:
     """How this dialect spells an op that a pass inserts: kind and arguments."""
-    if op == "take":
-        return "aten.index_select.default", {"self": inputs[0], "dim": attrs["dim"], "index": inputs[1]}
-    if op == "pad":
-        flat = [p for pair in reversed(attrs["pads"]) for p in pair]
-        return "aten.constant_pad_nd.default", {"self": inputs[0], "pad": flat, "value": 0}
-    raise ValueError(f"the fx dialect cannot make op {op!r}")
+    if op not in _MAKE:
+        raise ValueError(f"the fx dialect cannot make op {op!r}")
+    return _MAKE[op](inputs, attrs)
+
+
+Made = tuple[str, Arguments]
+
+
+def _make_take(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+    return "aten.index_select.default", {"self": inputs[0], "dim": attrs["dim"], "index": inputs[1]}
+
+
+def _make_pad(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+    flat = [p for pair in reversed(attrs["pads"]) for p in pair]
+    return "aten.constant_pad_nd.default", {"self": inputs[0], "pad": flat, "value": 0}
+
+
+def _make_slice(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+    ((d, start, stop, step),) = attrs["slices"]
+    return "aten.slice.Tensor", {"self": inputs[0], "dim": d, "start": start, "end": stop, "step": step}
+
+
+def _make_cat(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+    return "aten.cat.default", {"tensors": list(inputs), "dim": attrs["dim"]}
+
+
+def _make_dropout(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+    return "aten.dropout.default", {"input": inputs[0], "p": attrs["dropout"], "train": False}
+
+
+_MAKE: dict[str, Callable[[tuple[Value, ...], Mapping[str, Any]], Made]] = {
+    "take": _make_take,
+    "pad": _make_pad,
+    "slice": _make_slice,
+    "cat": _make_cat,
+    "elementwise": _make_dropout,
+    "recurrent": make_layer,
+}
 
 
 def set_operand(node: Node, k: int, value: Value) -> Arguments:
@@ -486,7 +526,9 @@ def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
     """Attributes that the source left to the shapes and that must be written down before shapes change."""
     if node.op in ("attention", "attention_grouped"):
         return {"scale": node.attrs["scale"]} if node.call.get("scale") is None else {}
-    counted = {"slice": ("slices", ("start", "end")), "select": ("index", ("index",))}
+    counted = dict.fromkeys(("slice", "slice_scatter"), ("slices", ("start", "end"))) | {
+        "select": ("index", ("index",))
+    }
     if node.op in counted and (attr := _counted_from_the_end(node, *counted[node.op])):
         return {attr: node.attrs[attr]}
     if node.kind == "aten.squeeze.default":

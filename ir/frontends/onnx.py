@@ -264,11 +264,21 @@ class _Reader:
     def _canonical(self, node: Node) -> None:
         """Write sizes that are computed at run time as constants, as far as they are facts."""
         change = {"Reshape": self._reshape, "Expand": self._expand, "Resize": self._resize, "Gather": self._gather}
+        if node.kind == "ConstantOfShape":
+            self._fill(node)
         inputs = node.call["inputs"]
         if node.kind not in change or len(inputs) < 2 or inputs[0] is None:
             return
         if inputs[0].shape is not None and node.output.shape is not None:
             change[node.kind](node)
+
+    def _fill(self, node: Node) -> None:
+        """Zeros of a computed shape are a zero expanded."""
+        value = node.call["attributes"].get("value")
+        number = np.zeros(1, np.float32) if value is None else np.asarray(getattr(value, "values", value))
+        if is_float(number) and not number.any() and _is_field(node.output):
+            zero = self._literal(f"{node.name}_zero", number.reshape(()), number.dtype)
+            node.kind, node.call = "Expand", new_call("Expand", [zero, *node.call["inputs"]])
 
     def _reshape(self, node: Node) -> None:
         target = node.call["inputs"][1]

@@ -180,6 +180,28 @@ def _attention_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Argume
     return node.kind, with_attributes(node.call, {"scale": changed["scale"]} if "scale" in changed else {})
 
 
+def _recurrent(gates: int) -> Read:
+    def read(a: Arguments) -> dict[str, Any]:
+        directions = 2 if _attribute(a, "direction", "forward") == "bidirectional" else 1
+        if _attribute(a, "layout", 0):
+            raise Declined("the batch comes first")
+        return {
+            "gates": gates,
+            "directions": directions,
+            "hidden": int(_attribute(a, "hidden_size", size(operand(a, 2), 2))),
+            "results": tuple(a["results"]),
+            "silent": _silent(_attribute(a, "activations", None) or (), directions),
+        }
+
+    return read
+
+
+def _silent(activations: Sequence[str], directions: int) -> bool:
+    """Whether a unit without weights and state stays zero: all functions but those of gates are 0 at 0."""
+    each = len(activations) // directions
+    return all(f.lower() in _ZERO_AT_ZERO for k, f in enumerate(activations) if each == 1 or k % each)
+
+
 # ---------------------------------------------------------------------- shapes
 
 
@@ -480,6 +502,7 @@ _TENSORS = (
     "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor "
     "com.microsoft::Gelu com.microsoft::QuickGelu"
 )
+_ZERO_AT_ZERO = frozenset("tanh relu leakyrelu thresholdedrelu scaledtanh elu softsign".split())
 _POOLS = {"max": "MaxPool GlobalMaxPool", "mean": "GlobalAveragePool", "norm": "LpPool GlobalLpPool"}
 _REDUCE = {
     "mean": "ReduceMean",
@@ -516,6 +539,9 @@ NAMES: Table = {
     "MeanVarianceNormalization": Spelling("normalise", _first(1), _mean_variance),
     "LRN": Spelling("local_response_norm", _first(1)),
     "Attention": Spelling("attention", _first(4), _attention, _attention_back),
+    "LSTM": Spelling("recurrent_stacked", _first(8), _recurrent(4), renamed(hidden="hidden_size")),
+    "GRU": Spelling("recurrent_stacked", _first(6), _recurrent(3), renamed(hidden="hidden_size")),
+    "RNN": Spelling("recurrent_stacked", _first(6), _recurrent(1), renamed(hidden="hidden_size")),
     "PRelu": Spelling("elementwise", _first(2)),  # a slope is broadcast from the right
     "Dropout": Spelling("elementwise", _first(1), _one_result),
     "Reshape": Spelling("reshape", _first(1), _reshape),

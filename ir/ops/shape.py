@@ -10,7 +10,7 @@ import numpy as np
 from ..axes import Axes, Axis, common_factors, pinned
 from ..errors import Declined
 from ..graph import Node
-from ..opset import AtDead, Fitting, Site, moves
+from ..opset import AtDead, Fitting, Site, moves, zero_after_operands
 
 
 def _shape(fitting: Fitting) -> dict[str, object]:
@@ -128,6 +128,20 @@ def slice_(site: Site) -> list[Axes]:
     return [result]
 
 
+@moves("slice_scatter", refit=_bounds, zero=zero_after_operands)
+def slice_scatter(site: Site) -> list[Axes]:
+    """The first operand with a run of positions (``slices``, one axis) replaced by the second."""
+    source = site.axes[1]
+    if source is None:
+        raise Declined("what is put in is of unknown rank")
+    ((d, start, stop, step),) = site.attrs["slices"]
+    if start is None or stop is None or step != 1:
+        raise Declined("the bounds depend on the input, or skip positions")
+    for k, (axis, other) in enumerate(zip(site.x, source, strict=True)):
+        site.atoms.unify(axis[start:stop] if k == d else axis, other)
+    return [list(site.x)]
+
+
 def _index(fitting: Fitting) -> dict[str, object]:
     d, index = int(fitting.attrs["dim"]), int(fitting.attrs["index"])
     return {"index": fitting.before(fitting.x[d], index)}
@@ -149,6 +163,18 @@ def expand(site: Site) -> list[Axes]:
     sizes = site.attrs["shape"]
     fresh = [pinned(n) if s is None else site.atoms.fresh(n) for n, s in zip(shape, sizes, strict=True)]
     return [[fresh[k] if k < lead or len(x[k - lead]) != n else x[k - lead] for k, n in enumerate(shape)]]
+
+
+def _always(node: Node, at_dead: AtDead) -> bool:
+    return True
+
+
+@moves("zeros", refit=_shape, zero=_always)
+def zeros(site: Site) -> list[Axes]:
+    """Zeros of ``shape``: what an initial state is; an axis of floats is as free as what it meets."""
+    free = "float" in site.node.outputs[0].dtype
+    sizes = zip(site.shape, site.attrs["shape"], strict=True)
+    return [[site.atoms.fresh(n) if free and s is not None else pinned(n) for n, s in sizes]]
 
 
 def _indices(fitting: Fitting) -> dict[str, object]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import prunec
+
+from .test_onnx_frontend import analysed, build, ints, node, weight
 
 
 class LinearAttention(torch.nn.Module):
@@ -83,3 +86,20 @@ def test_what_keeps_zeros(through: Callable[[torch.Tensor], torch.Tensor], units
     result = prunec.compile(source, x if frontend == "fx" else None, ratio=0.5, measure=False)
     assert result.report["verify"]["max_rel_err"] < 1e-6
     assert result.report["units"]["total"] == units
+
+
+@pytest.mark.parametrize(("number", "units"), [(0.0, 8), (1.0, 0)])
+def test_a_number_expanded_is_not_zero_unless_it_is(number: float, units: int) -> None:
+    """sigmoid(h) · q sums over hidden units; q, made of one number, loses positions as h does, and holds it there."""
+    nodes = [
+        node("MatMul", "x a", "h"),
+        node("Sigmoid", "h", "s"),
+        node("Shape", "x", "shape"),
+        node("Gather", "shape zero", "n", axis=0),
+        node("Concat", "n eight two", "target", axis=0),
+        node("Expand", "number target", "q"),
+        node("MatMul", "s q", "y"),
+    ]
+    weights = {"a": weight(12, 8), "zero": ints(0), "eight": ints(8), "two": ints(2), "number": np.float32(number)}
+    _, groups = analysed(build(nodes, weights, {"x": ("N", "S", 12)}))
+    assert len(groups.prunable) == units

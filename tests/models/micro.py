@@ -425,6 +425,170 @@ def softmax_over_channels() -> Made:
     return Net(run, a=nn.Conv2d(3, 8, 3), b=nn.Conv2d(8, 4, 1)), image()
 
 
+# ---------------------------------------------------------------------- recurrent layers
+
+
+class Sequence(nn.Module):
+    """A linear layer, a recurrent one, and a linear layer on all its steps."""
+
+    def __init__(self, recurrent: nn.RNNBase, width: int, first: int = 6) -> None:
+        super().__init__()
+        self.a, self.recurrent = nn.Linear(first, recurrent.input_size), recurrent
+        self.b = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.recurrent(torch.tanh(self.a(x)))[0])  # type: ignore[no-any-return]
+
+
+@case
+def lstm() -> Made:
+    return Sequence(nn.LSTM(5, 7, batch_first=True), 7), tokens(6)
+
+
+@case
+def gru() -> Made:
+    return Sequence(nn.GRU(5, 7, batch_first=True), 7), tokens(6)
+
+
+@case
+def rnn_tanh() -> Made:
+    return Sequence(nn.RNN(5, 7, batch_first=True), 7), tokens(6)
+
+
+@case
+def rnn_relu_without_bias() -> Made:
+    return Sequence(nn.RNN(5, 7, nonlinearity="relu", bias=False, batch_first=True), 7), tokens(6)
+
+
+@case
+def lstm_of_steps() -> Made:
+    """Time comes first."""
+    return Sequence(nn.LSTM(5, 7), 7), tokens(6)
+
+
+@case
+def lstm_in_both_directions() -> Made:
+    return Sequence(nn.LSTM(5, 6, bidirectional=True, batch_first=True), 12), tokens(6)
+
+
+@case
+def gru_in_both_directions() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        steps, last = m.recurrent(m.a(x))
+        return m.b(m.norm(steps)) * m.c(torch.cat([last[-2], last[-1]], 1)).unsqueeze(1)  # type: ignore[no-any-return]
+
+    layers = {"norm": nn.LayerNorm(12), "b": nn.Linear(12, 4), "c": nn.Linear(12, 4)}
+    return Net(run, a=nn.Linear(6, 5), recurrent=nn.GRU(5, 6, bidirectional=True, batch_first=True), **layers), tokens(
+        6
+    )
+
+
+@case
+def lstm_of_two_layers() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        steps, (state, cell) = m.recurrent(x)
+        return m.b(steps[:, -1]) * m.c(state[-1]) * m.d(cell[1:].squeeze(0))  # type: ignore[no-any-return]
+
+    layers = {name: nn.Linear(7, 4) for name in "bcd"}
+    return Net(run, recurrent=nn.LSTM(6, 7, num_layers=2, batch_first=True), **layers), tokens(6)
+
+
+@case
+def gru_of_two_layers_that_meet() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        _, last = m.recurrent(x)
+        return m.b(last.transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
+
+    return Net(run, recurrent=nn.GRU(6, 7, num_layers=2, batch_first=True), b=nn.Linear(14, 4)), tokens(6)
+
+
+@case
+def lstm_with_dropout() -> Made:
+    recurrent = nn.LSTM(5, 6, num_layers=3, bidirectional=True, dropout=0.4, bias=False)
+    return Sequence(recurrent, 12), tokens(6)
+
+
+@case
+def lstm_with_projection() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        steps, (state, cell) = m.recurrent(x)
+        return m.b(steps) * m.c(state[0]).unsqueeze(1) + m.d(cell[-1]).unsqueeze(1)  # type: ignore[no-any-return]
+
+    recurrent = nn.LSTM(6, 7, num_layers=2, proj_size=5, batch_first=True)
+    return Net(run, recurrent=recurrent, b=nn.Linear(5, 4), c=nn.Linear(5, 4), d=nn.Linear(7, 4)), tokens(6)
+
+
+@case
+def lstm_with_projection_in_both_directions() -> Made:
+    return Sequence(nn.LSTM(5, 6, proj_size=4, bidirectional=True, batch_first=True), 8), tokens(6)
+
+
+@case
+def learned_initial_state() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        state = m.state.expand(-1, x.shape[0], -1).contiguous()
+        return m.b(m.recurrent(x, (state, torch.zeros_like(state)))[0])  # type: ignore[no-any-return]
+
+    layers = {"state": nn.Parameter(torch.randn(2, 1, 6)), "b": nn.Linear(6, 4)}
+    return Net(run, recurrent=nn.LSTM(6, 6, num_layers=2, batch_first=True), **layers), tokens(6)
+
+
+@case
+def initial_state_of_zeros() -> Made:
+    """One tensor of zeros for two layers; each has its own width all the same."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        state = x.new_zeros(1, x.shape[0], 6)
+        return m.b(m.second(m.first(x, state)[0], state)[0])  # type: ignore[no-any-return]
+
+    layers = {f: nn.GRU(6, 6, batch_first=True) for f in ("first", "second")}
+    return Net(run, b=nn.Linear(6, 4), **layers), tokens(6)
+
+
+class FromState(nn.Module):
+    """The state comes in and goes out, so it keeps its size; the layer before it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.recurrent, self.b = nn.Linear(6, 5), nn.GRU(5, 7, batch_first=True), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        steps, last = self.recurrent(self.a(x), state.unsqueeze(0))
+        return self.b(steps), last[0]
+
+
+@case
+def initial_state_that_is_given() -> Made:
+    return FromState(), (torch.randn(2, 3, 6), torch.randn(2, 7))
+
+
+@case
+def recurrent_cells() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        state = cell = x.new_zeros(x.shape[0], 7)
+        other = None
+        for step in x.unbind(1):
+            state, cell = m.lstm(step, (state, cell))
+            other = m.gru(state, other)
+        return m.b(m.rnn(other))  # type: ignore[no-any-return]
+
+    layers = {"lstm": nn.LSTMCell(6, 7), "gru": nn.GRUCell(7, 5), "rnn": nn.RNNCell(5, 6, bias=False)}
+    return Net(run, b=nn.Linear(6, 4), **layers), tokens(6, 3)
+
+
+@case
+def attention_over_steps() -> Made:
+    """Two computed values are summed over hidden units: states are zero where a unit is gone."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        steps, last = m.recurrent(x)
+        weights = torch.softmax((steps * last[-1].unsqueeze(1)).sum(-1), 1)
+        scores = torch.softmax(steps @ last[-1].unsqueeze(2), 1)
+        return m.b((weights.unsqueeze(2) * steps).sum(1) + (scores * steps).mean(1))  # type: ignore[no-any-return]
+
+    return Net(run, recurrent=nn.GRU(6, 7, batch_first=True), b=nn.Linear(7, 4)), tokens(6)
+
+
 # ---------------------------------------------------------------------- gates, joins, positions
 
 
@@ -564,7 +728,7 @@ def order_matters() -> Made:
     return Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 4), **layers), (torch.randn(2, 6),)
 
 
-@opaque("aten.slice_scatter.default")
+@case
 def in_place_views() -> Made:
     def run(m: Any, x: Tensor) -> Tensor:
         x = m.a(x).clone()
@@ -599,15 +763,6 @@ def custom_op() -> Made:
         return m.c(F.relu(m.b(twice(F.relu(m.a(x))))))  # type: ignore[no-any-return]
 
     return Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 9), c=nn.Linear(9, 4)), (torch.randn(2, 6),)
-
-
-@opaque("aten.lstm.input")
-def lstm() -> Made:
-    def run(m: Any, x: Tensor) -> Tensor:
-        return m.b(m.lstm(m.a(x))[0])  # type: ignore[no-any-return]
-
-    return Net(run, a=nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5)), lstm=nn.LSTM(5, 7, batch_first=True),
-               b=nn.Linear(7, 4)), tokens(6)  # fmt: skip
 
 
 @case

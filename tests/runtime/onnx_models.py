@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -18,6 +20,21 @@ def linear(width: int = 4, depth: int = 1, batch: str | int = "batch") -> onnx.M
     return finish(
         nodes, {"x": (TensorProto.FLOAT, [batch, width])}, {"y": (TensorProto.FLOAT, [batch, width])}, weights
     )
+
+
+def layers(*widths: int) -> onnx.ModelProto:
+    """Linear layers of these widths with rectifiers between them: x (batch, first) -> y (batch, last)."""
+    rng = np.random.default_rng(0)
+    weights, nodes, x = [], [], "x"
+    for k, (i, o) in enumerate(pairwise(widths)):
+        last = k == len(widths) - 2
+        weights.append(numpy_helper.from_array(rng.standard_normal((i, o), dtype=np.float32), f"w{k}"))
+        nodes.append(helper.make_node("MatMul", [x, f"w{k}"], ["y" if last else f"h{k}"]))
+        x = f"r{k}"
+        nodes += [] if last else [helper.make_node("Relu", [f"h{k}"], [x])]
+    x_dims: list[str | int | None] = ["batch", widths[0]]
+    y_dims: list[str | int | None] = ["batch", widths[-1]]
+    return finish(nodes, {"x": (TensorProto.FLOAT, x_dims)}, {"y": (TensorProto.FLOAT, y_dims)}, weights)
 
 
 def identity(**inputs: tuple[int, list[str | int | None]]) -> onnx.ModelProto:
