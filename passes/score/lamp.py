@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .scoring import Parameter, Scores, Scoring, criterion
 
-_EXACT = 1 << 16
+_EXACT = 1 << 12
 """Elements up to which a layer is sorted; in larger ones squares are summed in bins of 1/128 relative width."""
 
 
