@@ -147,12 +147,12 @@ class Score(Pass):
     """Score every unit by a criterion.
 
     method: the criterion (see ``prunec passes``), or package.module:function, or path/file.py:function.
-    normalize: divide by the mean (or maximum) of the unit's group, so that layers compare; or none.
+    normalize: divide by the median (mean, maximum) of the unit's group, so that layers compare; or none.
     per: divide by the multiply-accumulates that a unit costs, or none.
     """
 
     method: str = "lamp"
-    normalize: Literal["mean", "max", "none"] = "mean"
+    normalize: Literal["median", "mean", "max", "none"] = "median"
     per: Literal["none", "macs"] = "none"
 
     name: ClassVar[str] = "score"
@@ -166,7 +166,7 @@ class Score(Pass):
         scores = np.asarray(find_criterion(self.method)(scoring), np.float64)
         _check(scores, scoring, self.method)
         if self.normalize != "none":
-            scores = _normalized(scores, groups, np.mean if self.normalize == "mean" else np.max)
+            scores = _normalized(scores, groups, _STATISTICS[self.normalize])
         return scores / _unit_macs(groups) if self.per == "macs" else scores
 
 
@@ -185,6 +185,9 @@ def _check(scores: Scores, scoring: Scoring, method: str) -> None:
             hint="repair or retrain the model: weights that are not finite cannot be ranked",
             parameter=where,
         )
+
+
+_STATISTICS: dict[str, Callable[[Scores], Any]] = {"median": np.median, "mean": np.mean, "max": np.max}
 
 
 def _normalized(scores: Scores, groups: Groups, statistic: Callable[[Scores], Any]) -> Scores:
