@@ -161,5 +161,5 @@ def test_refusals() -> None:
         scored(two_units(), RAW.format(f"{__name__}:of_the_wrong_shape"))
     with pytest.raises(ModelError, match="NaN or infinite scores"):
         scored(two_units(), RAW.format(f"{__name__}:not_finite"))
-    with pytest.raises(UsageError, match="cannot be 'median'"):
-        scored(two_units(), "score{normalize=median}")
+    with pytest.raises(UsageError, match="cannot be 'mode'"):
+        scored(two_units(), "score{normalize=mode}")
