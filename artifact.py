@@ -68,12 +68,14 @@ class Result:
 
     @property
     def onnx(self) -> onnx.ModelProto:
-        """The compact network as ONNX; emitted on first use, from the weights of the compile."""
-        if self.emitted is None:
-            graph = self.deployed if self.deployed is not None else self.graph
+        """The compact network as ONNX, with the weights that ``module`` has now; emitted on first use."""
+        current = self._with_trained()
+        if current.emitted is None:
+            graph = current.deployed if current.deployed is not None else current.graph
             assert graph is not None
-            self.emitted = stamp(emit_onnx(graph, self.opset), self.plan)
-        return self.emitted
+            current.emitted = stamp(emit_onnx(graph, self.opset), self.plan)
+        self.graph, self.deployed, self.emitted = current.graph, current.deployed, current.emitted
+        return current.emitted
 
     def save(self, directory: str | Path) -> None:
         """Write the artifact: graph, plan, report, provenance; with the weights that ``module`` has now.

@@ -308,11 +308,11 @@ def _check_target(name: str) -> None:
 def _check_files(args: argparse.Namespace) -> None:
     """What is written can be written, and overwrites nothing that is read."""
     from .files import check_apart, check_folder, check_outside, check_writable
-    from .sources import source_file
+    from .sources import data_files, source_file
 
-    read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe})
+    read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe, **data_files(args.source)})
     written = _given({"--output": args.output, "--report": args.report})
-    check_apart(read, written)
+    check_apart(read, {**written, "the data file of --output": f"{args.output}.data"})
     for path in written.values():
         check_writable(path)
     if args.save:
@@ -326,12 +326,13 @@ def _given(paths: Mapping[str, str | None]) -> dict[str, str]:
 
 def _check_pair(args: argparse.Namespace) -> None:
     from .files import check_apart, check_writable
-    from .sources import check_file
+    from .sources import check_file, data_files
 
     read = {"DENSE": args.dense, "COMPACT": args.compact}
     for path in read.values():
         check_file(path)
     if args.report:
+        read |= data_files(args.dense) | data_files(args.compact)
         check_apart(read, {"--report": args.report})
         check_writable(args.report)
 

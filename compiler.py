@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .artifact import Result
-from .ir import arrays
 from .ir.analysis import analyse
 from .ir.errors import PrunecError, VerificationError
 from .ir.graph import Graph
-from .models import emit_onnx, run_onnx
+from .models import emit_onnx, feeds, run_onnx
 from .passes import verify as verification
 from .passes.base import State
 from .passes.groups import Groups, find_groups
@@ -161,6 +160,4 @@ class Compiler:
 def _feeds(graph: Graph, model: onnx.ModelProto, seed: int) -> dict[str, Any]:
     """Inputs for measuring: the graph's sample with a batch of one where the batch is dynamic."""
     sample = zip(graph.inputs, verification.sample_inputs(graph, seed), strict=True)
-    tensors = [(v, arrays.to_numpy(x)) for v, x in sample if v.is_tensor]
-    names = [i.name for i in model.graph.input]
-    return {n: (a[:1] if 0 in v.dynamic else a) for n, (v, a) in zip(names, tensors, strict=True)}
+    return feeds(model, graph, [x[:1] if v.is_tensor and 0 in v.dynamic else x for v, x in sample])

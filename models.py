@@ -144,7 +144,22 @@ def run_onnx(model: onnx.ModelProto, graph: Graph, inputs: list[Any], name: str)
     """Outputs of ``model`` in ONNX Runtime, in order, on sample inputs of ``graph``; ``name`` is for messages."""
     from .runtime.session import Session
 
-    tensors = [arrays.to_numpy(x) for v, x in zip(graph.inputs, inputs, strict=True) if v.is_tensor]
-    names = [i.name for i in model.graph.input]
-    found = Session(model, name=name).run(dict(zip(names, tensors)))
+    try:
+        found = Session(model, name=name).run(feeds(model, graph, inputs))
+    except ModelError as error:
+        held = {v.dtype for v in graph.constants if "float" in v.dtype} - {"float32"}
+        if held:
+            error.hint = (
+                f"the model holds {', '.join(sorted(held))}, and ONNX Runtime's kernels on the CPU are for float32: "
+                "compile model.float(), and convert what comes out"
+            )
+        raise
     return [found[o.name] for o in model.graph.output]
+
+
+def feeds(model: onnx.ModelProto, graph: Graph, inputs: list[Any]) -> dict[str, Any]:
+    """Inputs of ``graph``, in order, as ``model`` declares them: by name, in its dtypes."""
+    from .runtime.session import declared_inputs
+
+    tensors = [arrays.to_numpy(x) for v, x in zip(graph.inputs, inputs, strict=True) if v.is_tensor]
+    return {i.name: x.astype(i.dtype, copy=False) for i, x in zip(declared_inputs(model), tensors, strict=True)}

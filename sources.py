@@ -90,6 +90,23 @@ def source_file(text: str) -> str | None:
     return home if home.endswith(".py") else text if _is_file_name(text) else None
 
 
+def data_files(text: str) -> dict[str, str]:
+    """The files that hold the tensors of an ONNX model beside it, by what messages call them."""
+    path = Path(text)
+    if path.suffix != ".onnx" or not path.is_file():
+        return {}
+    from .ir.frontends.onnx_file import external_tensors, parse
+
+    try:
+        tensors = list(external_tensors(parse(path)))
+    except ModelError:
+        return {}  # whoever reads it says so
+    entries = (e for t in tensors for e in t.external_data if e.key == "location")
+    return {
+        f"the tensors of {text} ({place})": str(path.parent / place) for place in sorted({e.value for e in entries})
+    }
+
+
 def _load_torch(text: str, seed: int) -> tuple[Any, Any]:
     if text.endswith(".pt2"):
         check_file(text)

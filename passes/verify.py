@@ -28,6 +28,7 @@ from .rewrite import eliminate, mask
 Outputs = list[NDArray[Any]]
 _DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
 _ROUNDINGS = 10.0
+_LAST_DIGITS = {"float16": 2e-3, "bfloat16": 1.6e-2}
 _SMALL_PARAMS, _SMALL_UNITS = 50_000, 24
 
 
@@ -193,12 +194,13 @@ def explained(oracle: Graph, inputs: list[Any], error: float) -> bool:
 
 
 def _nudged(x: Any) -> Any:
-    """Inputs changed in the last digits of float32."""
+    """Inputs changed in the last digits of their type."""
     array = arrays.to_numpy(x) if hasattr(x, "dtype") else np.zeros(0)
     if array.dtype.kind != "f":
         return x
     sign = np.random.default_rng(0).choice([-1.0, 1.0], array.shape)
-    return arrays.like((array * (1 + sign * 1e-6)).astype(array.dtype), x)
+    digits = _LAST_DIGITS.get(str(x.dtype).removeprefix("torch."), 1e-6)
+    return arrays.like(array * (1 + sign * digits), x)
 
 
 def relative_error(expected: Outputs, found: Outputs) -> float:

@@ -17,7 +17,7 @@ from prunec import cli, console, explain
 from prunec.passes.base import PASSES
 from prunec.recipe import Recipe
 
-from .runtime.onnx_models import layers
+from .runtime.onnx_models import layers, linear
 
 
 def run(*arguments: str) -> int:
@@ -201,6 +201,18 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
 
 
 # ---------------------------------------------------------------------- files that would be overwritten
+
+
+@pytest.mark.parametrize("written", [["-o", "m.data"], ["-o", "o.onnx", "--report", "m.data"], ["-o", "m"]])
+def test_the_tensors_of_the_source_are_not_overwritten(
+    written: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(linear(width=32), "a.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    held = Path("m.data").read_bytes()
+    assert run("compile", "a.onnx", *written) == 2
+    assert "is the file of the tensors of a.onnx (m.data)" in capsys.readouterr().err
+    assert Path("m.data").read_bytes() == held
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
-"""Models in: what example inputs an ONNX model takes."""
+"""Models in and out: example inputs, types of numbers, weights that changed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
 
 import prunec
-from prunec.ir.errors import UsageError
+from prunec.ir.errors import ModelError, UsageError
 from prunec.models import read
 
 from .runtime.onnx_models import finish
@@ -46,3 +47,39 @@ def test_a_module_without_example_inputs() -> None:
     with pytest.raises(UsageError) as error:
         prunec.analyze(torch.nn.Linear(3, 2))
     assert "--input 1x3x224x224" in error.value.hint
+
+
+class _Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(8, 32), torch.nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.b(torch.relu(self.a(x)))
+        return result
+
+
+def test_half_precision_compiles() -> None:
+    result = prunec.compile(_Small().half(), torch.randn(2, 8).half(), ratio=0.5)
+    assert result.report["units"]["removed"] == 16
+    assert result.onnx.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    assert result.report["latency_ms"]["ratio"] > 0
+
+
+def test_a_type_that_the_runtime_lacks_is_named() -> None:
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load") as error:
+        prunec.compile(_Small().bfloat16(), torch.randn(2, 8).bfloat16(), ratio=0.5)
+    assert "bfloat16" in error.value.hint
+
+
+def test_onnx_has_the_weights_that_the_module_has_now() -> None:
+    result = prunec.compile(_Small(), torch.randn(2, 8), ratio=0.5, measure=False)
+    before = result.onnx
+    assert result.onnx is before
+    assert result.module is not None
+    with torch.no_grad():
+        result.module.get_parameter("b.bias").add_(1.0)
+    bias = next(t for t in result.onnx.graph.initializer if t.name == "b.bias")
+    np.testing.assert_array_equal(
+        onnx.numpy_helper.to_array(bias), result.module.get_parameter("b.bias").detach().numpy()
+    )

@@ -18,6 +18,7 @@ from torch import fx
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
+from .. import arrays
 from ..errors import ModelError
 from ..graph import Constant, Graph, Node, Value, map_values, reads
 
@@ -256,7 +257,7 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
     args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
     with torch.no_grad():
         result = module(*args, **kwargs)
-    return [t.detach().numpy() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+    return [arrays.to_numpy(t) for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
 
 
 def _doubled(module: fx.GraphModule) -> fx.GraphModule:
