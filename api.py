@@ -127,8 +127,10 @@ def _recipe(pipeline: Any, *budgets: float | None) -> Recipe:
             )
         return Recipe.load(pipeline)
     if "latency" in given:
-        if not 0 < given["latency"] <= 1 or len(given) > 1:
-            raise UsageError(f"latency cannot be {given['latency']}", hint="one budget, in (0, 1]: compact/dense")
+        if len(given) > 1:
+            raise UsageError(f"two budgets: {' and '.join(given)}", hint=f"give one of {', '.join(_BUDGETS)}")
+        if not 0 < given["latency"] <= 1:
+            raise UsageError(f"latency cannot be {given['latency']}", hint="a number in (0, 1]: compact/dense")
         return Recipe.default(macs=given["latency"])
     return Recipe.default(**(given or {"ratio": _DEFAULT_RATIO}))
 

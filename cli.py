@@ -397,7 +397,7 @@ def _report_error(error: PrunecError, args: argparse.Namespace, arguments: Seque
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     if isinstance(error, PassError):
-        print(f"reproducer: {write_reproducer(error, arguments)}", file=sys.stderr)
+        _print_reproducer(error, arguments)
     return error.exit_code
 
 
@@ -405,8 +405,16 @@ def _report_crash(error: Exception, args: argparse.Namespace, arguments: Sequenc
     if args.debug:
         traceback.print_exception(error)
     print(f"prunec: error: internal error: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
-    print(f"reproducer: {write_reproducer(error, arguments)}", file=sys.stderr)
+    _print_reproducer(error, arguments)
     return CRASHED
+
+
+def _print_reproducer(error: BaseException, arguments: Sequence[str]) -> None:
+    """Name the file that was written; where none can be, say so: the exit code is that of the crash."""
+    try:
+        print(f"reproducer: {write_reproducer(error, arguments)}", file=sys.stderr)
+    except EnvironmentProblem as problem:
+        print(f"reproducer: none: {problem.message}", file=sys.stderr)
 
 
 def write_reproducer(error: BaseException, arguments: Sequence[str]) -> Path:

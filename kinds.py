@@ -60,9 +60,9 @@ def _in_aten(name: str) -> list[str]:
 
 
 def _untabled(overload: Any) -> str:
-    from .ir.frontends import fx
+    from .ir.frontends.fx import pointwise
 
-    spelling = fx._pointwise(overload)
+    spelling = pointwise(overload)
     return f"ATen {overload}: {_PINNED}" if spelling is None else _spelled("ATen", str(overload), spelling.op)
 
 
@@ -74,6 +74,6 @@ def _in_onnx(name: str) -> list[str]:
 
 
 def _custom(name: str) -> list[str]:
-    """Anything that is written like an op of another namespace or domain."""
-    written = "::" in name or (name.count(".") == 2 and not name.startswith("aten."))
+    """Anything that is written like an op of another namespace or domain; a module of torch is not."""
+    written = "::" in name or (name.count(".") == 2 and not name.startswith(("aten.", "torch.")))
     return [f"{name}: {_PINNED}"] if written else []

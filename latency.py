@@ -7,11 +7,10 @@ that turns out too slow gives way to a smaller one.  Start at :func:`within_late
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from .artifact import Result
-from .ir.errors import BudgetError
+from .ir.errors import BudgetError, ModelError
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ def within_latency(compiler: Compiler, budget: float) -> Result:
     ------
     BudgetError
         No plan was found that is fast enough; ``data`` says what was reached.
+    ModelError
+        The network cannot be measured: it has no ONNX form, or ONNX Runtime does not run it.
     """
     seen: list[float] = []
     macs = _macs_within(compiler, budget, seen)
@@ -82,8 +83,15 @@ def _macs_within(compiler: Compiler, budget: float, seen: list[float]) -> float 
 
 
 def _measured(result: Result) -> float:
+    """Compact/dense, as the compile measured it."""
     latency = result.report["latency_ms"]
-    return math.inf if latency is None else float(latency["ratio"])
+    if latency is None:
+        notes = "; ".join(result.report["notes"])
+        raise ModelError(
+            f"holding the budget of latency: the compact network was not measured ({notes})",
+            hint="give a budget in macs, which needs no measurement",
+        )
+    return float(latency["ratio"])
 
 
 def _missed(budget: float, seen: list[float]) -> BudgetError:

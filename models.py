@@ -162,4 +162,10 @@ def feeds(model: onnx.ModelProto, graph: Graph, inputs: list[Any]) -> dict[str, 
     from .runtime.session import declared_inputs
 
     tensors = [arrays.to_numpy(x) for v, x in zip(graph.inputs, inputs, strict=True) if v.is_tensor]
-    return {i.name: x.astype(i.dtype, copy=False) for i, x in zip(declared_inputs(model), tensors, strict=True)}
+    declared = declared_inputs(model)
+    if len(declared) != len(tensors):
+        raise ModelError(
+            f"running the ONNX model: it has {len(declared)} inputs where the dense graph has {len(tensors)}",
+            hint="give the model that was compiled, and what came out of it",
+        )
+    return {i.name: x.astype(i.dtype, copy=False) for i, x in zip(declared, tensors, strict=True)}

@@ -74,7 +74,8 @@ def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
 
 def _check_fit(plan: Plan, groups: Groups, what: str) -> None:
     sizes = {g.name: len(g) for g in groups.groups}
-    for name, n in plan.sizes.items():
+    for name in sizes | plan.sizes:
+        n = plan.sizes.get(name, -1)
         if sizes.get(name) != n or not all(0 <= k < n for k in plan.dropped[name]):
             raise VerificationError(
                 f"{what} (group {name!r} differs)",

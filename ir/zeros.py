@@ -47,7 +47,8 @@ class Zeros:
         given = [self._at_dead_of(node, v) for v in operands]
         if 0.0 not in given:
             return False
-        key = (node.kind, tuple(given), repr(map_values(node.call, operands.index)))
+        places = {v: k for k, v in enumerate(operands)}  # a size in the call is no operand
+        key = (node.kind, tuple(given), repr(map_values(node.call, lambda v: places.get(v, v))))
         if key not in self.asked:
             self.asked[key] = all(self._gives_zero(node, given, probe) for probe in _PROBES)
         return self.asked[key]

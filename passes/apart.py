@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..ir import arrays
-from ..ir.graph import Graph, Node, Value, substitute
+from ..ir.graph import Graph, Node, Value, reads, substitute
 from .rewrite import write
 
 _LARGEST_FILL = 1 << 16
@@ -23,11 +23,21 @@ _MOVES = frozenset({"expand", "permute", "reshape", "select", "slice"})
 def fills_apart(graph: Graph) -> Graph:
     """Give each reader of a fill one of its own (in place)."""
     names = {v.name for v in graph.values()} | {n.name for n in graph.nodes}
+    readers, makers = graph.consumers(), graph.producers()
+    copies: dict[Node, list[Node]] = {}
     for value in reversed(_fills(graph)):
-        for k, reader in enumerate(graph.consumers().get(value, [])[1:], 2):
+        for k, reader in enumerate(readers.get(value, [])[1:], 2):
             own = replace(value, name=_fresh(f"{value.name}_{k}", names))
-            _copy(graph, value, own)
             substitute(reader, {value: own})
+            if value in graph.constants:
+                graph.constants[own] = replace(graph.constants[value], names=(f"_literal.{own.name}",))
+                continue
+            maker = makers[value]
+            made = replace(maker, name=own.name, outputs=(own,), attrs=dict(maker.attrs))
+            copies.setdefault(maker, []).append(made)
+            for v in dict.fromkeys(reads(made)):
+                readers[v].append(made)
+    graph.nodes = [each for node in graph.nodes for each in (node, *copies.get(node, ()))]
     return graph
 
 
@@ -52,16 +62,6 @@ def _is_even(graph: Graph, value: Value) -> bool:
         return False
     data = arrays.to_numpy(constant.data) if arrays.is_float(constant.data) else None
     return data is not None and bool((data == data.flat[0]).all())
-
-
-def _copy(graph: Graph, value: Value, own: Value) -> None:
-    """Enter ``own``, which is computed as ``value`` is."""
-    if value in graph.constants:
-        graph.constants[own] = replace(graph.constants[value], names=(f"_literal.{own.name}",))
-        return
-    at = next(k for k, n in enumerate(graph.nodes) if value in n.outputs)
-    maker = graph.nodes[at]
-    graph.nodes.insert(at + 1, replace(maker, name=own.name, outputs=(own,), attrs=dict(maker.attrs)))
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -115,10 +115,11 @@ def _pick(node: Node, joined: Node) -> tuple[Value, dict[str, Any]] | None:
 
 
 def _parts(joined: Node) -> Iterator[tuple[Value, int, int]]:
-    """Each part with where it starts and ends."""
+    """Each part with where it starts and ends, up to one whose size is not known."""
     start = 0
     for value in joined.inputs:
-        assert value is not None and value.shape is not None
+        if value is None or value.shape is None:
+            return
         if len(value.shape) <= joined.attrs["dim"]:
             continue  # an empty vector, which torch lets pass
         stop = start + value.shape[joined.attrs["dim"]]

@@ -27,7 +27,7 @@ class _Chain:
     """The nodes that compute what ``node`` does, layer by layer."""
 
     def __init__(self, graph: Graph, node: Node) -> None:
-        self.graph, self.node = graph, node
+        self.graph, self.node, self.makers = graph, node, graph.producers()
         self.made: list[Node] = []
 
     def nodes(self) -> list[Node]:
@@ -67,7 +67,7 @@ class _Chain:
         assert state is not None
         d = int(self.node.attrs["directions"])
         start, stop, part = k * d, (k + 1) * d, self._narrow(state, name)
-        held, maker = self.graph.constants.get(state), self.graph.producers().get(state)
+        held, maker = self.graph.constants.get(state), self.makers.get(state)
         if held is not None and held.role == "literal":
             self.graph.constants[part] = replace(held, names=(f"_literal.{name}",), data=held.data[start:stop])
         elif maker is not None and maker.op == "zeros":

@@ -184,7 +184,7 @@ def test_explain_says_what_a_kind_of_node_is(capsys: pytest.CaptureFixture[str],
     assert [line[: len(start)] for line, start in zip(found, lines, strict=True)] == lines
 
 
-@pytest.mark.parametrize("name", ["aten.nothing", "aten.linalg_svd.nothing", "Gemmm"])
+@pytest.mark.parametrize("name", ["aten.nothing", "aten.linalg_svd.nothing", "Gemmm", "torch.nn.Linear"])
 def test_explain_refuses_what_is_not_there(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run("explain", name) == 2
     assert f"nothing is called {name!r}" in capsys.readouterr().err

@@ -74,6 +74,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[PrunecError], str]] = {
     "bad ratio": (lambda: compiled(mlp(), ratio=1.0), UsageError, "ratio} cannot be 1.0"),
     "bad latency": (lambda: compiled(mlp(), latency=0.0), UsageError, "latency cannot be 0.0"),
     "two budgets": (lambda: compiled(mlp(), ratio=0.5, macs=0.5), UsageError, "two budgets: ratio and macs"),
+    "two budgets, one of latency": (
+        lambda: compiled(mlp(), macs=0.5, latency=0.5),
+        UsageError,
+        "two budgets: macs and latency",
+    ),
     "budget and pipeline": (
         lambda: compiled(mlp(), pipeline="score", ratio=0.5),
         UsageError,

@@ -239,8 +239,8 @@ class _Reader:
         if kind == _SPLIT_BATCH_NORM:
             kind, arguments, result = _whole_batch_norm(arguments, result)
         outputs = _results(node.name, result)
-        spelled = self._spell(kind, target, arguments, outputs)
-        self.nodes.append(Node(node.name, *spelled[:1], spelled[1], tuple(outputs), spelled[2], kind, arguments))
+        op, inputs, attrs = self._spell(kind, target, arguments, outputs)
+        self.nodes.append(Node(node.name, op, inputs, tuple(outputs), attrs, kind, arguments))
         self.env[node] = outputs if isinstance(node.meta.get("val"), (tuple, list)) else outputs[0]
         name = getattr(node.target, "_opname", "")
         if name in _VIEWS and node.all_input_nodes:
@@ -322,12 +322,12 @@ class _Reader:
         self, kind: str, target: Any, arguments: dict[str, Any], outputs: Sequence[Value]
     ) -> tuple[str, tuple[Value | None, ...], dict[str, Any]]:
         """Op, operands and attributes of a node; opaque with every tensor as operand where no spelling fits."""
-        spelling = NAMES.get(kind) or _pointwise(target)
+        spelling = NAMES.get(kind) or pointwise(target)
         everything = tuple(dict.fromkeys(v for v in values_in(arguments) if v.is_tensor))
         if spelling is None:
             return OPAQUE, everything, {}
         try:
-            seen = {**arguments, RESULT: list(outputs) if len(outputs) > 1 or spelling.op in ("split",) else outputs[0]}
+            seen = {**arguments, RESULT: list(outputs) if len(outputs) > 1 or spelling.op == "split" else outputs[0]}
             attrs = spelling.read(seen) if spelling.read else {}
         except Declined as declined:
             return OPAQUE, everything, {"why": str(declined)}
@@ -373,8 +373,8 @@ def operands(arguments: Mapping[str, Any], spelling: Spelling) -> tuple[Value | 
     return tuple(found)
 
 
-def _pointwise(target: Any) -> Spelling | None:
-    """ATen says itself which overloads act on elements alone."""
+def pointwise(target: Any) -> Spelling | None:
+    """How an overload is spelled that no table names: ATen says itself which act on elements alone; None for others."""
     tags = getattr(target, "tags", ())
     return Spelling("elementwise") if torch.Tag.pointwise in tags else None
 

@@ -513,6 +513,14 @@ def constant(array: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+_COUNTED = {
+    "slice": ("slices", ("start", "end")),
+    "slice_scatter": ("slices", ("start", "end")),
+    "select": ("index", ("index",)),
+}
+"""Attributes that may count from the end, and the arguments that hold them."""
+
+
 def _counted_from_the_end(node: Node, attr: str, names: tuple[str, ...]) -> str:
     """``attr`` when a number in the call counts from the end of an axis that may shrink."""
     negative = any(isinstance(n := node.call.get(name), int) and n < 0 for name in names)
@@ -526,10 +534,7 @@ def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
     """Attributes that the source left to the shapes and that must be written down before shapes change."""
     if node.op in ("attention", "attention_grouped"):
         return {"scale": node.attrs["scale"]} if node.call.get("scale") is None else {}
-    counted = dict.fromkeys(("slice", "slice_scatter"), ("slices", ("start", "end"))) | {
-        "select": ("index", ("index",))
-    }
-    if node.op in counted and (attr := _counted_from_the_end(node, *counted[node.op])):
+    if node.op in _COUNTED and (attr := _counted_from_the_end(node, *_COUNTED[node.op])):
         return {attr: node.attrs[attr]}
     if node.kind == "aten.squeeze.default":
         x = node.inputs[0]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import to_numpy
 from ..errors import Declined
 from ..graph import Constant, Graph, Node, Value
 from .spelling import Arguments, Read, Spelling, Write, axes_of, axis_of, rank, renamed, size, whole
@@ -32,6 +33,8 @@ OPSET = "<opset>"
 Table = dict[str, Spelling]
 Sizes = tuple[int | None, ...]
 _FAR = 1 << 31
+_END = int(np.iinfo(np.int64).max)
+"""Where a slice stops that goes to the end of an axis of any size."""
 
 
 def kind_of(op_type: str, domain: str) -> str:
@@ -450,7 +453,10 @@ def _expand_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[
 
 
 def _slice_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    x = node.inputs[0]
+    assert x is not None
     axes, starts, stops, steps = zip(*changed["slices"], strict=True)
+    stops = tuple(_END if d in x.dynamic else stop for d, stop in zip(axes, stops, strict=True))
     if opset(graph) < 10:
         return node.kind, with_attributes(node.call, {"starts": starts, "ends": stops, "axes": axes})
     node.call = _with_input(graph, node, 1, starts, "starts")[1]
@@ -663,7 +669,24 @@ def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
         return {"sizes": node.attrs["sizes"]}
     if node.kind == "Squeeze" and node.op == "reshape":
         _name_squeezed(graph, node)
-    return {}
+    attr = _POSITIONS.get((node.kind, node.op))
+    return {attr: node.attrs[attr]} if attr is not None and _follows_the_size(graph, node) else {}
+
+
+_POSITIONS = {("Slice", "slice"): "slices", ("Gather", "select"): "index", ("Gather", "take"): "indices"}
+"""Attributes that hold positions on an axis."""
+
+
+def _follows_the_size(graph: Graph, node: Node) -> bool:
+    """Whether fixed positions are written so that they move with the size of the axis: from the end, or computed."""
+    if node.op == "slice" and any(None in cut for cut in node.attrs["slices"]):
+        return False
+    given = node.call["inputs"][1 : 3 if node.op == "slice" else 2]
+    if any(v not in graph.constants for v in given):
+        return True
+    written = [to_numpy(graph.constants[v].data) for v in given]
+    written += [np.asarray(_attribute(node.call, name, ())) for name in ("starts", "ends")]
+    return any(bool((positions < 0).any()) for positions in written)
 
 
 def _name_squeezed(graph: Graph, node: Node) -> None:

@@ -193,7 +193,8 @@ _STATISTICS: dict[str, Callable[[Scores], Any]] = {"median": np.median, "mean": 
 def _normalized(scores: Scores, groups: Groups, statistic: Callable[[Scores], Any]) -> Scores:
     scores = scores.copy()
     for group in groups.groups:
-        level = float(statistic(np.abs(scores[group.units])))
+        sizes = np.abs(scores[group.units])
+        level = float(statistic(sizes)) or float(sizes.mean())  # a median is 0 where most units are dead
         if level > 0:
             scores[group.units] /= level
     return scores

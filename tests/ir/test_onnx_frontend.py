@@ -548,6 +548,41 @@ def test_several_seeds_of_attention() -> None:
         compact(attention(), 10, seed)
 
 
+FROM_THE_END: dict[str, list[NodeProto]] = {
+    "slice": [node("Slice", "h first last axes", "s")],
+    "slice_of_all_axes": [node("Slice", "h firsts lasts", "s")],
+    "select": [node("Gather", "h one", "p", axis=1), node("Mul", "p two", "s")],
+    "take": [node("Gather", "h positions", "s", axis=1)],
+    "slice_to_a_computed_end": [
+        node("Shape", "h", "shape"),
+        node("Gather", "shape axes", "width"),
+        node("Add", "width last", "end"),
+        node("Slice", "h first end axes", "s"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FROM_THE_END)
+def test_positions_that_count_from_the_end(name: str) -> None:
+    """h (N, 6) -> s; each unit dropped alone moves the end of the axis."""
+    nodes = [node("MatMul", "x w", "h"), *FROM_THE_END[name], node("MatMul", "h u", "y"), node("Identity", "s", "z")]
+    weights = {
+        "w": weight(8, 6), "u": weight(6, 3), "first": ints(0), "last": ints(-2), "axes": ints(1),
+        "firsts": ints(0, 0), "lasts": ints(2**63 - 1, -2), "one": np.int64(-2), "positions": ints(-2, 1),
+        "two": np.float32(2),
+    }  # fmt: skip
+    nodes[-1:] = [node("ReduceSum", "s axes", "z")] if name != "select" else nodes[-1:]
+    graph, groups = analysed(build(nodes, weights, {"x": ("N", 8)}, ("y", "z")))
+    assert len(groups.prunable) >= 4
+    for unit in groups.prunable:
+        alive = groups.alive(np.array([unit]))
+        small, masked = eliminate(groups.analysis, alive), mask(groups.analysis, alive)
+        for stretch in (0, 3):
+            inputs = stretched(graph, stretch)
+            for a, b in zip(run(masked, inputs), run(small, inputs), strict=True):
+                np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
+
+
 def test_scale_that_the_shapes_imply_becomes_a_constant() -> None:
     graph = from_onnx(attention())
     assert {"Sqrt", "Cast"}.isdisjoint(n.kind for n in graph.nodes)

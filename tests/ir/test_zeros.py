@@ -88,6 +88,12 @@ def test_what_keeps_zeros(through: Callable[[torch.Tensor], torch.Tensor], units
     assert result.report["units"]["total"] == units
 
 
+def test_a_factor_that_is_a_size_of_the_input() -> None:
+    model = Scored(lambda y: y * y.shape[0]).eval()
+    result = prunec.compile(model, torch.randn(2, 6, 12), ratio=0.5, measure=False)
+    assert result.report["verify"]["max_rel_err"] < 1e-6
+
+
 @pytest.mark.parametrize(("number", "units"), [(0.0, 8), (1.0, 0)])
 def test_a_number_expanded_is_not_zero_unless_it_is(number: float, units: int) -> None:
     """sigmoid(h) · q sums over hidden units; q, made of one number, loses positions as h does, and holds it there."""

@@ -107,6 +107,21 @@ def test_each_reader_of_a_fill_gets_its_own() -> None:
     assert same(module, apart, X)
 
 
+def test_copies_of_what_moves_a_fill_get_fills_of_their_own() -> None:
+    """Two layers read one part of the state: the part is copied, and so is the state that it reads."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        part = x.new_zeros(2, x.shape[0], 4)[:1]
+        return m.b(m.a(x, part)[0], part)[0]  # type: ignore[no-any-return]
+
+    layers = {name: nn.GRU(i, 4, batch_first=True) for name, i in (("a", 6), ("b", 4))}
+    module, graph = read(run, X, **layers)
+    apart = fills_apart(graph.copy())
+    assert (kinds(apart, "zeros"), kinds(apart, "slice")) == (2, 2)
+    assert all(len(found) == 1 for value, found in apart.consumers().items() if "zeros" in value.name)
+    assert same(module, apart, X)
+
+
 def test_fixed_zeros_come_apart_too() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         state = torch.zeros(1, 2, 6, dtype=x.dtype)
