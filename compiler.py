@@ -140,9 +140,9 @@ class Compiler:
         from .runtime.profile import compare
 
         dense = self._emit_dense()
-        feeds = _feeds(self.dense, dense, self.seed)
+        inputs = _feeds(self.dense, dense, self.seed)
         with self._timed("measure", "measure"):
-            return compare(dense, compact, feeds, feeds, budget_s=budget_s, seed=self.seed).as_dict()
+            return compare(dense, compact, inputs, inputs, budget_s=budget_s, seed=self.seed).as_dict()
 
     def trial(self, macs: float) -> float:
         """The measured latency, compact/dense, of a budget of MACs.

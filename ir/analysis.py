@@ -150,7 +150,7 @@ def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, zero
 
 def _keep_sums(atoms: Atoms, node: Node, axis: Axis | None, zeros: Zeros) -> None:
     """Pin an axis that two computed values are summed over, unless one of them is zero where positions are dead."""
-    if axis is not None and axis.any() and not any(zeros.at_dead(v) for v in node.inputs[:2] if v is not None):
+    if axis is not None and axis.any() and not any(zeros(v) for v in node.inputs[:2] if v is not None):
         atoms.pin(axis, Reason(node.kind, node.name, "removed positions would not have added zero"))
 
 

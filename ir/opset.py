@@ -144,6 +144,11 @@ def not_zero(node: Node, at_dead: AtDead) -> bool:
     return False
 
 
+def always_zero(node: Node, at_dead: AtDead) -> bool:
+    """Zeros by themselves: an initial state, or what the masked network puts beside the survivors of a norm."""
+    return True
+
+
 def zero_after_operands(node: Node, at_dead: AtDead) -> bool:
     """Zero where all operands are: products, and what moves or joins positions."""
     return all(at_dead(v) for v in node.inputs if v is not None)

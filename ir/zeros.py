@@ -32,14 +32,12 @@ class Zeros:
         self.asked: dict[tuple[object, ...], bool] = {}
         self.walked = False
 
-    def at_dead(self, value: Value | None) -> bool:
+    def __call__(self, value: Value | None) -> bool:
         """Whether ``value`` is surely zero wherever a position is dead; true of one that is absent."""
         if not self.walked:
             self.walked = True
             self._walk()
         return value is None or value in self.zero or value in self.whole
-
-    __call__ = at_dead
 
     def computed(self, node: Node) -> bool:
         """Whether an elementwise node gives zero on zeros, single numbers, and probes for everything else."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from ..ir.analysis import Analysis, analyse, touching
-from ..ir.graph import Value
+from ..ir.graph import Graph, Value
 from ..ir.opset import Alive
 from .base import Kind, Pass, State, register
 from .cost import CostModel
@@ -114,7 +114,7 @@ def find_groups(analysis: Analysis) -> Groups:
     for unit in np.flatnonzero(carried):
         start, stop = matrix.indptr[unit], matrix.indptr[unit + 1]
         rows.setdefault(matrix.indices[start:stop].tobytes(), []).append(int(unit))
-    readers = _readers(analysis)
+    readers = reading_ops(analysis.graph)
     products = _products(analysis, places)
     groups: list[Group] = []
     for units in (kind for same in rows.values() for kind in _kinds(same, matrix, products)):
@@ -170,12 +170,12 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matr
     return places, matrix
 
 
-def _readers(analysis: Analysis) -> dict[Value, list[str]]:
-    """For each constant the ops that read it."""
+def reading_ops(graph: Graph) -> dict[Value, list[str]]:
+    """For each value the ops that have it as an operand, in order."""
     found: dict[Value, list[str]] = {}
-    for node in analysis.graph.nodes:
+    for node in graph.nodes:
         for value in node.inputs:
-            if value is not None and value in analysis.graph.constants:
+            if value is not None:
                 found.setdefault(value, []).append(node.op)
     return found
 

@@ -86,7 +86,7 @@ def test_a_module_that_does_not_import(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_torchvision_models_and_close_names() -> None:
-    pytest.importorskip("torchvision")
+    pytest.importorskip("torchvision", reason="the models are torchvision's")
     model, inputs = load_source("torchvision:squeezenet1_1")
     assert not model.training
     assert inputs[0].shape == (2, 3, 224, 224)

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from .. import arrays
 from ..errors import ModelError
+from ..frontends.fx_recurrent import LAYERS
 from ..graph import Constant, Graph, Node, Value, map_values, reads
 
 Args = dict[str, Any]
@@ -172,7 +173,7 @@ _MODES: dict[str, Callable[[Args], tuple[torch.nn.Module, tuple[Any, ...]] | Non
     "aten.batch_norm.default": _batch_norm,
     "aten.dropout.default": _dropout(False),
     "aten.feature_dropout.default": _dropout(True),
-    **{k: _recurrent(k) for k in (f"aten.{f}.input" for f in ("lstm", "gru", "rnn_tanh", "rnn_relu"))},
+    **{kind: _recurrent(kind) for kind in LAYERS},
 }
 
 

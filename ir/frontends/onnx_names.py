@@ -530,6 +530,11 @@ def _same(op: str, names: str, *rest: Any) -> Table:
     return {n: Spelling(op, *rest) for n in names.split()}
 
 
+def _by_function(op: str, names: Mapping[str, str], read: Callable[[str], Read]) -> Table:
+    """Kinds of ``op`` that differ in their ``function``: ``names`` has the kinds of each."""
+    return {k: s for function, kinds in names.items() for k, s in _same(op, kinds, _first(1), read(function)).items()}
+
+
 NAMES: Table = {
     "Conv": Spelling("conv", _first(3), _conv, renamed(groups="group")),
     "ConvTranspose": Spelling("conv_transpose", _first(3), _conv, renamed(groups="group")),
@@ -568,8 +573,8 @@ NAMES: Table = {
     **_same("normalise", "Softmax LogSoftmax Hardmax", _first(1), _softmax),
     **_same("rank_along", "ArgMax ArgMin", _first(1), _extremum),
     **_same("reshape", "Flatten Squeeze Unsqueeze", _first(1), _unsized, _unchanged),
-    **{k: s for f, names in _REDUCE.items() for k, s in _same("reduce", names, _first(1), _reduce(f)).items()},
-    **{k: s for f, names in _POOLS.items() for k, s in _same("pool", names, _first(1), _pool(f)).items()},
+    **_by_function("reduce", _REDUCE, _reduce),
+    **_by_function("pool", _POOLS, _pool),
     "AveragePool": Spelling("pool", _first(1), _average_pool),
     **_same("elementwise", _TENSORS, None, _one_result),
     **_same("fill", "ConstantOfShape EyeLike Range RandomNormal RandomUniform"),

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 
 from ..axes import Axes
 from ..graph import Node
-from ..opset import AtDead, Fitting, Site, declare, moves, zero_after_operands, zero_after_weights
+from ..opset import AtDead, Fitting, Site, always_zero, declare, moves, zero_after_operands, zero_after_weights
 
 
 def _zero(node: Node, at_dead: AtDead) -> bool:
     """With a weight and a bias, zero where these are; without, where the input and the statistics are."""
-    return (
-        zero_after_weights(node, at_dead)
-        if node.inputs[1:2] not in ((), (None,))
-        else zero_after_operands(node, at_dead)
-    )
+    affine = len(node.inputs) > 1 and node.inputs[1] is not None
+    rule = zero_after_weights if affine else zero_after_operands
+    return rule(node, at_dead)
 
 
 declare(
@@ -40,12 +38,7 @@ def _shape(fitting: Fitting) -> dict[str, object]:
     return {"shape": tuple(fitting.count(axis) for axis in fitting.x[len(fitting.x) - rank :])}
 
 
-def _survivors_alone(node: Node, at_dead: AtDead) -> bool:
-    """The masked network normalises survivors and puts zeros beside them."""
-    return True
-
-
-@moves("layer_norm", refit=_shape, normalises=_trailing, zero=_survivors_alone)
+@moves("layer_norm", refit=_shape, normalises=_trailing, zero=always_zero)
 def layer_norm(site: Site) -> list[Axes]:
     """Layer and RMS normalisation over the last ``rank`` axes (``... c!, c, c -> ... c``)."""
     tail = site.x[len(site.x) - int(site.attrs["rank"]) :]

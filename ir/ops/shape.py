@@ -10,7 +10,7 @@ import numpy as np
 from ..axes import Axes, Axis, common_factors, pinned
 from ..errors import Declined
 from ..graph import Node
-from ..opset import AtDead, Fitting, Site, moves, zero_after_operands
+from ..opset import AtDead, Fitting, Site, always_zero, moves, zero_after_operands
 
 
 def _shape(fitting: Fitting) -> dict[str, object]:
@@ -165,11 +165,7 @@ def expand(site: Site) -> list[Axes]:
     return [[fresh[k] if k < lead or len(x[k - lead]) != n else x[k - lead] for k, n in enumerate(shape)]]
 
 
-def _always(node: Node, at_dead: AtDead) -> bool:
-    return True
-
-
-@moves("zeros", refit=_shape, zero=_always)
+@moves("zeros", refit=_shape, zero=always_zero)
 def zeros(site: Site) -> list[Axes]:
     """Zeros of ``shape``: what an initial state is; an axis of floats is as free as what it meets."""
     free = "float" in site.node.outputs[0].dtype

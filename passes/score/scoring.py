@@ -18,7 +18,7 @@ from ...ir.errors import ModelError, UsageError
 from ...ir.graph import Constant, Value
 from ...ir.modules import load_module
 from ..base import Kind, Pass, State, register
-from ..groups import Groups
+from ..groups import Groups, reading_ops
 
 Scores = NDArray[np.float64]
 
@@ -47,11 +47,7 @@ class Scoring:
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter that carries at least one unit."""
         analysis = self.groups.analysis
-        readers: dict[Value, list[str]] = {}
-        for node in analysis.graph.nodes:
-            for v in node.inputs:
-                if v is not None:
-                    readers.setdefault(v, []).append(node.op)
+        readers = reading_ops(analysis.graph)
         for value, constant in analysis.graph.constants.items():
             axes = analysis.axes[value] or []
             if constant.role == "parameter" and any(analysis.solution.component[a].any() for a in axes):
