@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .artifact import Result
 from .ir.analysis import analyse
-from .ir.errors import PrunecError, VerificationError
+from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
 from .models import emit_onnx, feeds, run_onnx
 from .passes import verify as verification
@@ -63,7 +63,7 @@ class Compiler:
         kept = named(groups.analysis.graph, kept_indices(groups.analysis, alive))
         result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
         verified: dict[str, Any] | None = state.facts.get("verified")
-        if verified is not None:
+        if verified is not None and self._has_onnx(result, state):
             verified = self._verify_emitted(result, groups, alive, verified)
         if self.dense.dialect == "fx" and not any(v.dynamic for v in self.dense.inputs):
             state.notes.append("sizes are those of the example inputs, the batch too: the export has no dynamic axis")
@@ -83,6 +83,17 @@ class Compiler:
         runner.run(recipe, state)
         self._groups = state.facts.get("groups")
         return state, runner
+
+    def _has_onnx(self, result: Result, state: State) -> bool:
+        """Whether the network has an ONNX form; a note where a torch module has none."""
+        try:
+            self._emit(result)
+        except ModelError as error:
+            if self.dense.dialect == "onnx":
+                raise
+            state.notes.append(f"verified in torch alone, for it has no ONNX form: {error.message}")
+            return False
+        return True
 
     def _verify_emitted(self, result: Result, groups: Groups, alive: Any, report: dict[str, Any]) -> dict[str, Any]:
         """The emitted ONNX, in ONNX Runtime, against the masked dense graph."""

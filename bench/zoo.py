@@ -3,7 +3,8 @@
 Run from the root of the repository::
 
     python -m bench.zoo                        # all of them; what an interrupted run has is not done again
-    python -m bench.zoo --frontend onnx        # the same from ONNX files
+    python -m bench.zoo --frontend onnx        # the same from ONNX files, of torch's present exporter
+    python -m bench.zoo --frontend onnx-script # of its older one
     python -m bench.zoo timm:levit_128 x:lstm  # these alone, anew
 
 Each model has a process of its own, with limits of time and memory.  The outcome of the peer (Torch-Pruning 1.6.1, with
@@ -68,12 +69,20 @@ def _as_source(model: Any, inputs: Any, frontend: str) -> Iterator[tuple[Any, An
     if frontend == "fx":
         yield model, inputs
         return
-    from .onnx_export import export
-
     with tempfile.TemporaryDirectory(prefix="prunec-zoo-") as folder:
         path = Path(folder, "model.onnx")
-        path.write_bytes(export(model, *inputs).SerializeToString())
+        path.write_bytes(_exported(model, inputs, frontend).SerializeToString())
         yield path, None
+
+
+def _exported(model: Any, inputs: Any, frontend: str) -> Any:
+    """The file of one of torch's exporters; where the present one fails, the older one's."""
+    from .onnx_export import export, export_script
+
+    if frontend == "onnx":
+        with contextlib.suppress(Exception):
+            return export(model, *inputs)
+    return export_script(model, *inputs)
 
 
 def one(name: str, frontend: str, ratio: float, seed: int) -> Row:
@@ -155,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code: 1 where a model is not exact and smaller."""
     parser = argparse.ArgumentParser(prog="python -m bench.zoo", description=str(__doc__).partition("\n")[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help="these alone, anew (default: all, resumed)")
-    parser.add_argument("--frontend", choices=("fx", "onnx"), default="fx")
+    parser.add_argument("--frontend", choices=("fx", "onnx", "onnx-script"), default="fx")
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=600, metavar="S", help="seconds for each model")

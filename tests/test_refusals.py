@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[PrunecError], str]] = {
     "unknown target": (lambda: compiled(mlp(), target="toaster"), UsageError, "unknown target 'toaster'"),
     "a budget out of reach": (lambda: compiled(mlp(), macs=0.01), BudgetError, "macs=0.01 cannot be met"),
     "state that changes": (lambda: compiled(Counting()), ModelError, "changes its own buffers"),
+    "a name of GraphModule's": (
+        lambda: compiled(nn.Sequential(OrderedDict(graph=nn.Linear(6, 8), b=nn.Linear(8, 4)))),
+        ModelError,
+        "'graph' is an attribute of the model and of every torch.fx.GraphModule",
+    ),
     "data-dependent flow": (lambda: compiled(Branching()), ModelError, "torch.export cannot trace Branching"),
 }
 CODES = {UsageError: 2, ModelError: 3, BudgetError: 5}
@@ -160,6 +166,35 @@ def test_an_export_that_fails_prints_nothing(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
     assert len(error.value.message) < 200
     assert error.value.__cause__ is not None
+
+
+@torch.library.custom_op("prunec_tests::no_onnx", mutates_args=())
+def no_onnx(x: Tensor) -> Tensor:
+    return x + 1
+
+
+@no_onnx.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class WithoutOnnx(nn.Module):
+    """Holds an op that no ONNX exporter knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(torch.ops.prunec_tests.no_onnx(x))  # type: ignore[no-any-return]
+
+
+def test_a_module_without_onnx_form_is_verified_in_torch_alone() -> None:
+    result = compiled(WithoutOnnx(), ratio=0.5, verify=True)
+    assert result.report["verify"]["ok"] and "onnx_rel_err" not in result.report["verify"]
+    assert any(note.startswith("verified in torch alone") for note in result.report["notes"])
+    with pytest.raises(ModelError, match="emitting ONNX"):
+        _ = result.onnx
 
 
 def test_an_opaque_op_is_reported_with_its_cost() -> None:

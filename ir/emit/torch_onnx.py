@@ -40,10 +40,15 @@ def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
                 model = _converted(model, wanted)
     except Exception as error:
         raise ModelError(
-            f"emitting ONNX: torch's exporter failed: {first_line(error)}",
+            f"emitting ONNX: torch's exporter failed: {first_line(_first(error))}",
             hint=f"try --opset {_OLDEST} or above; result.module is not affected",
         ) from error
     return _named_batch(_stable(model, wanted))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that the others came of: the exporter wraps what it met in advice."""
+    return error if error.__cause__ is None else _first(error.__cause__)
 
 
 def _exported(graph: Graph, opset: int) -> onnx.ModelProto:

@@ -108,11 +108,16 @@ def _batched(item: Any) -> bool:
 
 
 def _by_name(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dynamic shapes as ``torch.export`` wants them: a tuple for positional inputs, a dict once there are others."""
-    if not kwargs:
-        return args
-    bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
-    return dict(bound)
+    """Dynamic shapes as ``torch.export`` wants them: by the names of ``forward``, ``*args`` and ``**kwargs`` whole."""
+    return dict(inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments)
+
+
+_TAKEN = frozenset(dir(torch.nn.Module()))
+
+
+def _literal(name: str) -> str:
+    """A name for a literal that a module can hold: no attribute of every module, such as ``to``."""
+    return f"_literal.{name}_" if name in _TAKEN else f"_literal.{name}"
 
 
 def from_exported(program: Exported) -> Graph:
@@ -123,10 +128,24 @@ def from_exported(program: Exported) -> Graph:
     ModelError
         When the program mutates its state, or holds objects that are no tensors.
     """
+    _refuse_own_names(program)
     try:
         return _Reader(program).read()
     except _NeedsFunctional:
         return _Reader(program.run_decompositions({})).read()
+
+
+_OWN = frozenset({*dir(fx.GraphModule), "_graph", "_code", "meta", "shape_env"}) - _TAKEN
+
+
+def _refuse_own_names(program: Exported) -> None:
+    """The compact module keeps the source's names, and is a ``GraphModule``, which has attributes of its own."""
+    own = sorted({name.partition(".")[0] for name in program.state_dict} & _OWN)
+    if own:
+        raise ModelError(
+            f"reading the exported program: {own[0]!r} is an attribute of the model and of every torch.fx.GraphModule",
+            hint="rename it in the model: a GraphModule, which the compact one is, can hold no parameter of that name",
+        )
 
 
 class _NeedsFunctional(Exception):
@@ -252,7 +271,7 @@ class _Reader:
             if not isinstance(data, torch.Tensor):
                 return data
             value = _value(node.name, data)
-            self.constants[value] = Constant((f"_literal.{node.name}",), data.clone(), "literal")
+            self.constants[value] = Constant((_literal(node.name),), data.clone(), "literal")
             self.env[node] = value
         return self.env[node]
 

@@ -6,6 +6,7 @@ whose attributes follow from its shape.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -291,6 +292,10 @@ def _block(name: str) -> Any:
     return lambda a: {"block": whole(a[name])}
 
 
+def _kernel(a: Arguments) -> dict[str, Any]:
+    return {"block": math.prod(whole(k) for k in a["kernel_size"])}
+
+
 def _same(op: str, names: str, *args: Any, overload: str = "default") -> Table:
     return {f"aten.{n}" if "." in n else f"aten.{n}.{overload}": Spelling(op, *args) for n in names.split()}
 
@@ -309,7 +314,7 @@ _REDUCE = {
 }
 _PASS = (
     "dropout feature_dropout alpha_dropout native_dropout clone contiguous detach alias lift_fresh_copy _to_copy "
-    "to.dtype to.device to.dtype_layout to.other type_as relu relu6 gelu silu mish sigmoid hardswish hardsigmoid "
+    "to.dtype to.device to.dtype_layout relu relu6 gelu silu mish sigmoid hardswish hardsigmoid "
     "hardtanh tanh leaky_relu elu selu celu softplus softsign clamp clamp_min clamp_max expand_as where.self "
     "where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar masked_fill.Tensor zeros_like ones_like "
     "full_like empty_like zero rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy abs exp log sqrt rsqrt "
@@ -393,6 +398,10 @@ NAMES: Table = {
     "aten.stack.default": Spelling("stack", ("tensors",), _list_dim),
     "aten.expand.default": Spelling("expand", ("self",), _result_shape, _expand_back),
     "aten.index.Tensor": Spelling("index", ("self", "indices"), _index),
+    "aten.gather.default": Spelling("gather", ("self", "index"), _one_dim),
+    "aten.im2col.default": Spelling("unfold", ("self",), _kernel),
+    "aten.col2im.default": Spelling("fold", ("self",), _kernel),
+    **_same("convert", "type_as to.other", ("self", "other")),
     "aten.index_select.default": Spelling("index", ("self", "index"), _index_select),
     "aten.pad.default": Spelling("pad", ("self",), _pad, _pad_back),
     "aten.constant_pad_nd.default": Spelling("pad", ("self",), _pad, _pad_back),

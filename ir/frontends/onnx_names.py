@@ -305,6 +305,19 @@ def _gather(a: Arguments) -> dict[str, Any]:
     return {"dim": d, "indices": positions} if np.ndim(known) else {"dim": d, "index": positions[0]}
 
 
+def _gather_nd(a: Arguments) -> dict[str, Any]:
+    """The last axis of the indices counts the axes of the value that they point into."""
+    indices = operand(a, 1)
+    assert indices is not None
+    if _attribute(a, "batch_dims", 0) or rank(indices) - 1 in indices.dynamic:
+        raise Declined("indices that differ from one example to the next")
+    return {"dims": tuple(range(size(indices, rank(indices) - 1)))}
+
+
+def _gather_elements(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(_attribute(a, "axis", 0), _x(a))}
+
+
 def _gather_op(a: Arguments, attrs: Mapping[str, Any]) -> str:
     if "dims" not in attrs:
         return "take" if "indices" in attrs else "select"
@@ -561,6 +574,8 @@ NAMES: Table = {
     "Split": Spelling("split", _first(1), _split),
     "Slice": Spelling("slice", _first(1), _slice),
     "Gather": Spelling("index", _first(2), _gather),
+    "GatherND": Spelling("index", _first(2), _gather_nd),
+    "GatherElements": Spelling("gather", _first(2), _gather_elements),
     "Expand": Spelling("expand", _first(1), _expand),
     "Tile": Spelling("tile", _first(1), _tile),
     "Pad": Spelling("pad", _first(1), _pad),

@@ -55,6 +55,20 @@ declare(
     S="block",
 )
 declare(
+    "unfold",
+    "B c H W -> B (c K) L",
+    "Sliding blocks laid out as columns (im2col): K positions of each channel, L blocks.",
+    zero=zero_after_first,
+    K="block",
+)
+declare(
+    "fold",
+    "B (c K) L -> B c H W",
+    "Columns of sliding blocks summed into an image (col2im).",
+    zero=zero_after_first,
+    K="block",
+)
+declare(
     "space_to_depth",
     "B c (H R) (W S) -> B (R S c) H W",
     "Space to depth, channels innermost.",

@@ -18,6 +18,12 @@ declare(
 declare("prelu", "B c *, c -> B c *", "Leaky rectifier with a learned slope for each channel.", zero=zero_after_first)
 
 
+@moves("convert")
+def convert(site: Site) -> list[Axes]:
+    """The first operand in the type of the second, of which nothing else is read."""
+    return [list(site.x)]
+
+
 def along(node: Node) -> Mapping[int, tuple[int, ...]]:
     """The axes in ``dims`` of the first operand."""
     return {0: tuple(node.attrs["dims"])}

@@ -262,6 +262,30 @@ MODELS: dict[str, tuple[ModelProto, int]] = {
         ),
         8,
     ),
+    "gather_nd": (
+        between(
+            node("Transpose", "table", "rows", perm=[1, 0]),
+            node("GatherND", "rows index", "r"),
+            node("Transpose", "r", "shift", perm=[2, 0, 1]),
+            node("Add", "h shift", "t"),
+            table=weight(8, 9),
+            index=ints(4).reshape(1, 1, 1),
+        ),
+        8,
+    ),
+    "gather_elements": (
+        between(
+            node("ReduceMean", "x channels", "m"),
+            node("TopK", "m two", "top best", axis=3),
+            node("Shape", "h", "s", end=3),
+            node("Concat", "s two", "to", axis=0),
+            node("Expand", "best to", "at"),
+            node("GatherElements", "h at", "t", axis=3),
+            two=ints(2),
+            channels=ints(1),
+        ),
+        8,
+    ),
     "resize_scales": (between(node("Resize", "h _ s", "t"), s=np.asarray([1, 1, 2, 2], np.float32)), 8),
     "resize_sizes": (
         between(

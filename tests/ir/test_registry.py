@@ -31,7 +31,9 @@ def test_letters_bound_to_attributes_stand_in_the_signature() -> None:
     for op in OPS.values():
         for letter in op.attributes:
             assert op.signature is not None
-            assert letter in {x for side in op.signature.operands for t in side for x in t.letters}, op.name
+            assert letter in {
+                x for side in (*op.signature.operands, *op.signature.results) for t in side for x in t.letters
+            }, op.name
 
 
 def test_the_frontend_names_only_ops_that_are_declared() -> None:

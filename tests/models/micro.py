@@ -833,3 +833,31 @@ def zero_head() -> Made:
 def dropout() -> Made:
     layers = [nn.Conv2d(3, 8, 3), nn.Dropout2d(0.5), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(8 * 36, 4)]
     return nn.Sequential(*layers), image()
+
+
+@case
+def gathered() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        index = torch.tensor([[2], [0], [1]]).expand(y.shape[0], 3, y.shape[-1])
+        return m.b(torch.gather(y, 1, index).type_as(m.c(x)))  # type: ignore[no-any-return]
+
+    layers = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 4), "c": nn.Linear(6, 5)}
+    return Net(run, **layers), (torch.randn(2, 3, 6),)
+
+
+@case
+def unfolded() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = F.unfold(F.relu(m.a(x)), 3, padding=1)
+        return m.b(F.fold(y, x.shape[-2:], 3, padding=1))  # type: ignore[no-any-return]
+
+    return Net(run, a=nn.Conv2d(3, 8, 3, padding=1), b=nn.Conv2d(8, 4, 1)), image()
+
+
+@case
+def literal_named_like_a_method() -> Made:
+    def run(m: Any, *inputs: Tensor) -> Tensor:
+        return m.b(F.relu(m.a(inputs[0])) + torch.arange(8).to(inputs[0].dtype))  # type: ignore[no-any-return]
+
+    return Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 4)), (torch.randn(2, 6),)
