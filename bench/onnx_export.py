@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
@@ -24,7 +25,8 @@ def export(model: nn.Module, *example: Tensor) -> onnx.ModelProto:
 
 def export_script(model: nn.Module, *example: Tensor) -> onnx.ModelProto:
     """``model`` in inference mode with a dynamic batch, by torch's older exporter, which traces TorchScript."""
-    names, file = [f"input_{k}" for k in range(len(example))], io.BytesIO()
+    names = [f"input_{k}" for k in range(len(example))]
+    file: Any = io.BytesIO()  # the older exporter writes to one, though its signature does not say so
     axes = {name: {0: "batch"} for name in names}
     with _quiet():
         torch.onnx.export(model.eval(), example, file, dynamo=False, input_names=names, dynamic_axes=axes)
