@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -238,13 +239,28 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
 
 
 def sample_inputs(graph: Graph, seed: int) -> list[Array]:
-    """Random inputs of the example's sizes: floats normal, integers 0 or 1, booleans."""
+    """Random inputs of the example's sizes: floats normal, integers below the tables they point into, booleans."""
     rng = np.random.default_rng(seed)
-    return [_sample(rng, value) for value in graph.inputs]
+    return [_sample(rng, value, _bound(graph, value)) for value in graph.inputs]
 
 
-def _sample(rng: np.random.Generator, value: Value) -> Array:
+_SAME_NUMBERS = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+def _bound(graph: Graph, value: Value) -> int:
+    """What the integers of an input must stay below: the rows of the tables that they point into, else 2."""
+    aliases, rows = {value}, []
+    for node in graph.nodes:
+        read = [v for v in node.inputs if v is not None]
+        if node.kind in _SAME_NUMBERS and read and read[0] in aliases:
+            aliases.update(node.outputs)
+        elif node.op in ("embedding", "index") and read[-1] in aliases:
+            rows += [(read[0].shape or (2,))[d] for d in node.attrs.get("dims", (0,))]
+    return min(rows, default=2)
+
+
+def _sample(rng: np.random.Generator, value: Value, bound: int) -> Array:
     if value.shape is None:
         raise ModelError(f"input {value.name!r} is no tensor of known shape", hint="give example inputs")
-    draw: Callable[[Any], Array] = rng.standard_normal if "float" in value.dtype else lambda s: rng.integers(0, 2, s)
+    draw: Callable[[Any], Array] = rng.standard_normal if "float" in value.dtype else partial(rng.integers, 0, bound)
     return np.asarray(draw(value.shape)).astype(value.dtype)

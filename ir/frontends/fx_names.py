@@ -247,7 +247,7 @@ def _pad_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
 
 
 def _repeat(a: Arguments) -> dict[str, Any]:
-    return {"repeats": tuple(whole(r) for r in a[_first(a, "repeats", "dims")])}
+    return {"repeats": tuple(r if isinstance(r, int) else None for r in a[_first(a, "repeats", "dims")])}
 
 
 def _repeat_each(a: Arguments) -> dict[str, Any]:
@@ -292,6 +292,10 @@ def _block(name: str) -> Any:
     return lambda a: {"block": whole(a[name])}
 
 
+def _weight_dim(a: Arguments) -> dict[str, Any]:
+    return {"dim": axis_of(a["dim"], a["v"])}
+
+
 def _kernel(a: Arguments) -> dict[str, Any]:
     return {"block": math.prod(whole(k) for k in a["kernel_size"])}
 
@@ -320,7 +324,8 @@ _PASS = (
     "full_like empty_like zero rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy abs exp log sqrt rsqrt "
     "neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos tril triu square log_sigmoid hardshrink softshrink "
     "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar "
-    "multiply.Tensor multiply.Scalar subtract.Tensor subtract.Scalar"
+    "multiply.Tensor multiply.Scalar subtract.Tensor subtract.Scalar __and__.Tensor __and__.Scalar __or__.Tensor "
+    "__or__.Scalar __xor__.Tensor __xor__.Scalar"
 )
 _LAYER = ("input", "weight", "bias")
 _CONVS = "conv1d conv2d conv3d conv1d.padding conv2d.padding conv3d.padding"
@@ -398,6 +403,7 @@ NAMES: Table = {
     "aten.stack.default": Spelling("stack", ("tensors",), _list_dim),
     "aten.expand.default": Spelling("expand", ("self",), _result_shape, _expand_back),
     "aten.index.Tensor": Spelling("index", ("self", "indices"), _index),
+    "aten._weight_norm.default": Spelling("weight_norm", ("v", "g"), _weight_dim),
     "aten.gather.default": Spelling("gather", ("self", "index"), _one_dim),
     "aten.im2col.default": Spelling("unfold", ("self",), _kernel),
     "aten.col2im.default": Spelling("fold", ("self",), _kernel),

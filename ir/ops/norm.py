@@ -51,3 +51,15 @@ def layer_norm(site: Site) -> list[Axes]:
 def _kept_statistics(site: Site, shape: tuple[int, ...]) -> Axes:
     lead = len(shape) - int(site.attrs["rank"])
     return [*site.x[:lead], *(site.atoms.fresh(1) for _ in shape[lead:])]
+
+
+def _every_axis(node: Node) -> Mapping[int, tuple[int, ...]]:
+    return {k: tuple(range(len(v.shape or ()))) for k, v in enumerate(node.inputs) if v is not None}
+
+
+@moves("weight_norm", normalises=_every_axis, zero=always_zero)
+def weight_norm(site: Site) -> list[Axes]:
+    """A weight as direction and magnitude: ``g v / |v|``, one magnitude for each position of ``dim``."""
+    direction, magnitude = site.x, site.axes[1] or []
+    site.atoms.unify(direction[int(site.attrs["dim"])], magnitude[int(site.attrs["dim"])])
+    return [list(direction)]

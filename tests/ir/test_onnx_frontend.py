@@ -1027,3 +1027,18 @@ def test_example_inputs_that_do_not_fit() -> None:
     refused(lambda: from_onnx(conv_net(), {"z": np.zeros(1)}), "no input 'z'")
     refused(lambda: from_onnx(conv_net(), {"x": np.zeros((2, 4, 8, 8))}), "[2, 4, 8, 8]")
     refused(lambda: from_onnx(conv_net(), {"x": np.zeros(3)}), "shape [3]")
+
+
+def test_integers_stay_below_the_tables_that_they_point_into() -> None:
+    model = build(
+        [
+            node("Cast", "ids", "wide", to=TensorProto.INT64),
+            node("Gather", "words wide", "e"),
+            node("Gather", "places ids", "p"),
+            node("Add", "e p", "y"),
+        ],
+        {"words": weight(900, 6), "places": weight(40, 6)},
+    )
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("ids", TensorProto.INT32, ("N", 50)))
+    (ids,) = sample_inputs(from_onnx(model), seed=0)
+    assert 2 < ids.max() < 40

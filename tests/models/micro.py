@@ -861,3 +861,25 @@ def literal_named_like_a_method() -> Made:
         return m.b(F.relu(m.a(inputs[0])) + torch.arange(8).to(inputs[0].dtype))  # type: ignore[no-any-return]
 
     return Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 4)), (torch.randn(2, 6),)
+
+
+@case
+def weight_norms() -> Made:
+    norm = nn.utils.parametrizations.weight_norm
+    layers = [
+        norm(nn.Conv1d(3, 8, 3)),
+        nn.ReLU(),
+        norm(nn.Conv1d(8, 8, 3, groups=2), dim=2),
+        nn.ReLU(),
+        nn.Conv1d(8, 4, 1),
+    ]
+    return nn.Sequential(*layers), (torch.randn(2, 3, 9),)
+
+
+@case
+def repeated_by_the_batch() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return m.b(F.relu(m.a(x)) + m.slope.repeat(x.shape[0], 1))  # type: ignore[no-any-return]
+
+    layers = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 4), "slope": nn.Parameter(torch.randn(1, 8))}
+    return Net(run, **layers), (torch.randn(2, 6),)
