@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .artifact import Result, load
 from .compiler import Compiler
+from .draw.drawing import check_suffix, draw
+from .files import write_whole
+from .findings import findings
 from .ir.analysis import analyse
 from .ir.errors import UsageError
-from .ir.pins import pins
 from .latency import within_latency
 from .models import check_finite, emit_onnx, read
 from .notes import remarks
 from .pairs import bench_pair, verify_pair
-from .passes import verify as verification
 from .passes.canonicalize import canonical
-from .passes.groups import describe, find_groups
+from .passes.groups import find_groups
 from .passes.runner import Progress
 from .passes.score.scoring import criterion
 from .passes.target import find_target
@@ -33,6 +33,7 @@ from .version import versions
 
 _BUDGETS = ("ratio", "macs", "params", "latency")
 _DEFAULT_RATIO = 0.5
+_TARGET = "ort-cpu"
 
 
 def compile(
@@ -43,7 +44,7 @@ def compile(
     macs: float | None = None,
     params: float | None = None,
     latency: float | None = None,
-    target: str = "ort-cpu",
+    target: str = _TARGET,
     seed: int = 0,
     verify: bool = True,
     *,
@@ -138,27 +139,34 @@ def _recipe(pipeline: Any, *budgets: float | None) -> Recipe:
 # ---------------------------------------------------------------------- the other commands
 
 
-def analyze(model: Any, example_inputs: Any = None) -> dict[str, Any]:
-    """Groups, units, what is pinned and what is not understood, as JSON-serialisable data."""
-    graph, _ = read(model, example_inputs)
+def analyze(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    score: str | None = None,
+    graph: str | Path | None = None,
+    seed: int = 0,
+    source_name: str | None = None,
+) -> dict[str, Any]:
+    """Groups, their scores and costs, what is pinned and why, and what is not understood, as JSON-serialisable data.
+
+    Parameters
+    ----------
+    score
+        The criterion whose scores are described; None = the default of the ``score`` pass.
+    graph
+        A file, ``.html`` or ``.svg``, that gets a drawing of the groups; ``source_name`` is its title.
+    """
+    if graph is not None:
+        check_suffix(graph)
     start = time.perf_counter()
-    groups = find_groups(analyse(canonical(graph)))
-    seconds = time.perf_counter() - start
-    analysis = groups.analysis
-    return {
-        "groups": describe(groups),
-        "units": int(groups.prunable.size),
-        "pinned": analysis.pinned_units(),
-        "pins": [asdict(pin) for pin in pins(analysis)],
-        "opaque_ops": analysis.opaque_costs(),
-        "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
-        "conflicts": analysis.solution.conflicts,
-        "norm_tied": int(verification.norm_tied(groups).size),
-        "atoms": analysis.atoms.count,
-        "nodes": len(analysis.graph.nodes),
-        "seconds": seconds,
-        "versions": versions(),
-    }
+    read_graph, _ = read(model, example_inputs)
+    read_s = time.perf_counter() - start
+    groups = find_groups(analyse(canonical(read_graph)))
+    found = findings(groups, find_target(_TARGET), score, seed)
+    if graph is not None:
+        write_whole(graph, draw(groups, found, source_name or type(model).__name__, graph))
+    return {**found, "seconds": time.perf_counter() - start - read_s, "versions": versions()}
 
 
 def verify(dense: Any, compact: Any) -> dict[str, Any]:

@@ -133,6 +133,8 @@ def _add_analyze(commands: Commands) -> None:
         commands, "analyze", run_analyze, "show groups, units, pinned axes and ops that are not known", SOURCES
     )
     _add_source(c)
+    c.add_argument("--score", metavar="METHOD", help="describe the scores of this criterion (default lamp)")
+    c.add_argument("--graph", metavar="FILE.html", help="draw the groups; FILE.svg for a picture alone")
     c.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
@@ -197,12 +199,15 @@ def run_compile(args: argparse.Namespace) -> int:
 
 def run_analyze(args: argparse.Namespace) -> int:
     """``prunec analyze``"""
+    _check_drawing(args)
     with Stages(args.quiet) as stages, _work(args):
         model, inputs = _load(args, stages)
         from . import api
 
         stages("analyze", args.source)
-        found: dict[str, Any] = api.analyze(model, inputs)
+        found: dict[str, Any] = api.analyze(
+            model, inputs, score=args.score, graph=args.graph, seed=args.seed, source_name=args.source
+        )
     if args.json:
         print(_json(found))
     else:
@@ -318,6 +323,22 @@ def _check_files(args: argparse.Namespace) -> None:
     if args.save:
         check_outside(args.save, {**read, **written})
         check_folder(args.save)
+
+
+def _check_drawing(args: argparse.Namespace) -> None:
+    """The criterion is known, and the drawing can be written and overwrites nothing that is read."""
+    from .draw.drawing import check_suffix
+    from .files import check_apart, check_writable
+    from .sources import data_files, source_file
+
+    if args.score is not None:
+        from .passes.score.scoring import find_criterion
+
+        find_criterion(args.score)
+    if args.graph is not None:
+        check_suffix(args.graph)
+        check_apart(_given({"SOURCE": source_file(args.source), **data_files(args.source)}), {"--graph": args.graph})
+        check_writable(args.graph)
 
 
 def _given(paths: Mapping[str, str | None]) -> dict[str, str]:

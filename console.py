@@ -79,19 +79,58 @@ def show_report(report: Mapping[str, Any], title: str) -> None:
 
 def show_analysis(found: Mapping[str, Any], source: str) -> None:
     """Groups as a table; then units, what holds those that cannot go, and ops that are not understood."""
-    rows = [(g["name"], f"{g['units']:,}", _places(g["parameters"])) for g in found["groups"]]
-    show_table(f"groups of {source}", ("group", "units", "parameters"), rows, right=(1,))
+    heads = ("group, with its layers:axes", "units", f"scores ({found['criterion']})", "MACs a unit", "of MACs")
+    show_table(f"groups of {source}", heads, map(_group_row, found["groups"]), right=(1, 2, 3, 4), folded=(0,))
     show_lines(_analysis_lines(found))
 
 
-def show_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
-    """A plain table on stdout; columns in ``right`` are numbers; the first column and numbers do not wrap."""
+def _group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
+    scores, cost = group["scores"], group["cost"]
+    layers = list(dict.fromkeys((layer_of(name), axis) for name, axis in group["parameters"]))
+    lines = [group["name"], f"  in {_places(layers)}", *([f"  {_reasons(group['pins'])}"] if group["pins"] else [])]
+    return (
+        "\n".join(lines), f"{group['units']:,}", "-" if scores is None else spread_text(scores),
+        quantity("macs", cost["unit_macs"]), f"{cost['macs_share']:.1%}",
+    )  # fmt: skip
+
+
+def _reasons(pins: Sequence[int]) -> str:
+    """``pinned beside it: reasons 1, 4``, by the numbers that the list of reasons has."""
+    return f"pinned beside it: reason{'s' if len(pins) > 1 else ''} {', '.join(str(k + 1) for k in pins)}"
+
+
+def layer_of(parameter: str) -> str:
+    """The layer that holds a parameter: its name without the last part.
+
+    >>> layer_of("features.0.weight"), layer_of("cls_token")
+    ('features.0', 'cls_token')
+    """
+    return parameter.rpartition(".")[0] or parameter
+
+
+def spread_text(scores: Mapping[str, float]) -> str:
+    """The least, the median and the greatest of a group's scores: ``0.01 / 0.02 / 0.3``."""
+    return " / ".join(f"{scores[k]:.2g}" for k in ("min", "median", "max"))
+
+
+def show_table(
+    title: str,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Iterable[int] = (),
+    folded: Iterable[int] = (),
+) -> None:
+    """A plain table on stdout; columns in ``right`` are numbers.
+
+    The first column and numbers do not wrap; columns in ``folded`` do, where they must.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    table, right = Table(), set(right)
+    right = set(right)
+    table, stiff = Table(), {0, *right} - set(folded)
     for k, head in enumerate(heads):
-        table.add_column(head, justify="right" if k in right else "left", no_wrap=k in right or k == 0, overflow="fold")
+        table.add_column(head, justify="right" if k in right else "left", no_wrap=k in stiff, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = _stdout()
@@ -107,31 +146,51 @@ def show_lines(lines: Iterable[str]) -> None:
 
 
 def _analysis_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "scores   least / median / greatest; of MACs: the share that goes with the whole group"
     yield f"units    {found['units']:,} can be removed"
     yield f"atoms    {found['atoms']:,}"
     yield f"words    {WORDS}"
     yield f"pinned   {counted(found['pinned'], 'unit')}{', for these reasons:' if found['pins'] else ''}"
-    yield from (f"pinned   {_pin_text(pin)}" for pin in found["pins"][:MANY])
+    yield from (f"pinned   {k}. {pin_text(pin)}" for k, pin in enumerate(found["pins"][:MANY], 1))
     if rest := found["pins"][MANY:]:
         more = counted(sum(pin["units"] for pin in rest), "unit")
         yield f"pinned   {more}: {counted(len(rest), 'other reason')} (--json lists all)"
     if found["conflicts"]:
         yield f"pinned   {counted(found['conflicts'], 'set')} of atoms: their factorisations disagree"
-    for op, cost in found["opaque_ops"].items():
-        yield f"opaque   {op}: not understood, costs {counted(cost, 'unit')}"
-    if not found["opaque_ops"]:
-        yield "opaque   none"
-    yield from (f"why      {reason}" for reason in found["opaque_reasons"])
+    yield from opaque_lines(found["opaque"])
+    yield from (f"note     {note}" for note in found["notes"])
     yield f"seconds  {found['seconds']:.2f}"
 
 
-def _pin_text(pin: Mapping[str, Any]) -> str:
-    """``36 units: aten.select.int 'select' and 35 more (qkv.weight:0): selected by its number``."""
+def pin_text(pin: Mapping[str, Any]) -> str:
+    """``36 units: aten.select.int 'select' and 35 more, axis 1 of x (qkv.weight:0): selected by its number``."""
     first, *more = map(repr, pin["nodes"])
     where = f"{first} and {len(more)} more" if more else first
     alone = f", {pin['alone']:,} by this alone" if pin["alone"] < pin["units"] else ""
     held = counted(pin["units"], "unit") + alone
-    return f"{held}: {pin['cause']} {where} ({_places(pin['parameters'])}): {pin['why']}"
+    return f"{held}: {pin['cause']} {where}{_axes(pin['axes'])} ({_places(pin['parameters'])}): {pin['why']}"
+
+
+def _axes(axes: Sequence[tuple[str, int]]) -> str:
+    """``, axis 1 of x``, for the first value that is pinned there."""
+    if not axes:
+        return ""
+    value, found = axes[0][0], [str(axis) for name, axis in axes if name == axes[0][0]]
+    return f", ax{'es' if len(found) > 1 else 'is'} {' and '.join(found)} of {value}"
+
+
+def opaque_lines(opaque: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What is not understood: a line for each kind of op that holds units, then one for all that hold none."""
+    for kind in opaque:
+        if kind["pins"]:
+            shared = "" if kind["cost"] else "; other reasons hold the same ones"
+            yield f"opaque   {kind['kind']}: not understood, costs {counted(kind['cost'], 'unit')}{shared}"
+            yield from (f"why      {kind['kind']}: {why}" for why in kind["why"])
+    free = [kind["kind"] for kind in opaque if not kind["pins"]]
+    if free:
+        yield f"opaque   not understood, but no unit passes, so they cost 0 units: {', '.join(free)}"
+    if not opaque:
+        yield "opaque   none"
 
 
 def _places(places: Sequence[tuple[str, int]]) -> str:
@@ -182,14 +241,12 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"verify   {verify_text(report['verify'])}"
     if report.get("copies") is not None:
         yield f"copies   {counted(report['copies'], 'node')} only moving data, beyond the dense model's"
-    for op, cost in (report.get("opaque_ops") or {}).items():
-        yield f"opaque   {op}: not known, {_cost(cost)}"
+    costs = report.get("opaque_ops") or {}
+    yield from (f"opaque   {op}: not known, {counted(cost, 'unit')} pinned" for op, cost in costs.items() if cost)
+    if free := [op for op, cost in costs.items() if not cost]:
+        yield f"opaque   not known, costing nothing: {', '.join(free)}"
     for note in report.get("notes") or ():
         yield f"note     {note}"
-
-
-def _cost(cost: Any) -> str:
-    return f"{counted(cost, 'unit')} pinned" if isinstance(cost, int) else str(cost)
 
 
 def verify_text(found: Mapping[str, Any] | None) -> str:

@@ -70,8 +70,9 @@ class Analysis:
         return None if site is None else Fitting(site, alive)
 
     def opaque_costs(self) -> dict[str, int]:
-        """For each kind of op that is not understood, the units that pinning it costs."""
-        return {kind: self._units_without(partial(_blames, kind)) for kind in sorted({o.kind for o in self.opaque})}
+        """For each kind of op that is not understood, the units that pinning it costs; the dearest first."""
+        costs = {kind: self._units_without(partial(_blames, kind)) for kind in sorted({o.kind for o in self.opaque})}
+        return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
     def pinned_units(self) -> int:
         """How many more units there would be if nothing were pinned."""

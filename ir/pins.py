@@ -7,7 +7,7 @@ a pin implies (the factors of a product) follows from the units themselves.  Sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .analysis import Analysis, touching
 from .axes import Axis, Reason
+from .graph import Value, reads
 from .solve import Solution, solve
 
 Mask = NDArray[np.bool_]
@@ -32,6 +33,8 @@ class Pin:
         As :class:`~prunec.ir.axes.Reason` has them: an op kind or ``output``, the detail, whether it is not understood.
     nodes
         Where: names of nodes, or of outputs.
+    axes
+        The axes at the first of the nodes that carry the units: names of values, each with an axis.
     units, alone
         How many units it holds, and how many of these nothing else holds.
     parameters
@@ -42,6 +45,7 @@ class Pin:
     why: str
     opaque: bool
     nodes: tuple[str, ...]
+    axes: tuple[Place, ...]
     units: int
     alone: int
     parameters: tuple[Place, ...]
@@ -68,8 +72,8 @@ def pins(analysis: Analysis) -> list[Pin]:
     causes = _causes(analysis)
     held = [cause.held(free, carried) for cause in causes]
     shared = np.sum(held, axis=0) if held else np.zeros(0)
-    places = list(_places(analysis, free))
-    found = [_pin(cause, mask, mask & (shared == 1), places) for cause, mask in zip(causes, held) if mask.any()]
+    places, at = list(_places(analysis, free, analysis.graph.constants)), _Nodes(analysis, free)
+    found = [_pin(cause, mask, mask & (shared == 1), places, at) for cause, mask in zip(causes, held) if mask.any()]
     return sorted(found, key=lambda pin: -pin.units)
 
 
@@ -83,20 +87,41 @@ def _causes(analysis: Analysis) -> list[_Cause]:
     return list(found.values())
 
 
-def _places(analysis: Analysis, free: Solution) -> Iterator[tuple[Place, NDArray[np.int32]]]:
-    """For each axis of each parameter the units that it carries."""
-    for value, constant in analysis.graph.constants.items():
-        for d, axis in enumerate(analysis.axes[value] or ()):
-            yield (constant.name, d), free.unit_rows(axis).indices
+Carried = tuple[Place, NDArray[np.int32]]
 
 
-def _pin(cause: _Cause, held: Mask, alone: Mask, places: list[tuple[Place, NDArray[np.int32]]]) -> Pin:
+def _places(analysis: Analysis, free: Solution, values: Iterable[Value]) -> Iterator[Carried]:
+    """For each axis of each of the values the units that it carries."""
+    constants = analysis.graph.constants
+    for value in values:
+        name = constants[value].name if value in constants else value.name
+        for d, axis in enumerate(analysis.axes.get(value) or ()):
+            yield (name, d), free.unit_rows(axis).indices
+
+
+class _Nodes:
+    """What the nodes and outputs that reasons name read and compute."""
+
+    def __init__(self, analysis: Analysis, free: Solution) -> None:
+        self.analysis, self.free = analysis, free
+        self.nodes = {n.name: tuple(dict.fromkeys((*reads(n), *n.outputs))) for n in analysis.graph.nodes}
+        self.outputs = {v.name: (v,) for v in analysis.graph.outputs}
+
+    def carrying(self, cause: _Cause, held: Mask) -> tuple[Place, ...]:
+        """The axes at the first place of ``cause`` that carry some of the units ``held``."""
+        known: Mapping[str, tuple[Value, ...]] = self.outputs if cause.reason.cause == _OUTPUT else self.nodes
+        values = known.get(next(iter(cause.nodes)), ())
+        return tuple(place for place, units in _places(self.analysis, self.free, values) if held[units].any())
+
+
+def _pin(cause: _Cause, held: Mask, alone: Mask, places: list[Carried], at: _Nodes) -> Pin:
     reason = cause.reason
     return Pin(
         cause=reason.cause,
         why=reason.detail or ("its shape is kept" if reason.cause == _OUTPUT else "its declaration keeps the axis"),
         opaque=reason.opaque,
         nodes=tuple(cause.nodes),
+        axes=at.carrying(cause, held),
         units=int(held.sum()),
         alone=int(alone.sum()),
         parameters=tuple(place for place, units in places if held[units].any()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -58,20 +59,21 @@ class CostModel:
     def params(self, alive: Alive) -> float:
         """Elements of the parameters that the graph reads; tied ones count once."""
         count = _Counts(alive)
-        axes = (self.analysis.axes[v] or [] for v, c in self._read().items() if c.role == "parameter")
+        axes = (self.analysis.axes[v] or [] for v, c in self._read.items() if c.role == "parameter")
         return float(sum(math.prod(count(a) for a in each) for each in axes))
 
     def size_bytes(self, alive: Alive) -> float:
         """Bytes of all constants that the graph reads."""
         count = _Counts(alive)
         total = 0.0
-        for value, constant in self._read().items():
+        for value, constant in self._read.items():
             width = (
                 constant.data.element_size() if hasattr(constant.data, "element_size") else constant.data.dtype.itemsize
             )
             total += width * math.prod(count(a) for a in self.analysis.axes[value] or ())
         return total
 
+    @cached_property
     def _read(self) -> dict[Value, Constant]:
         """The constants that some node reads; parameters that are only used in training are not."""
         graph = self.analysis.graph

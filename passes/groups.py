@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -195,17 +195,3 @@ def _distinct(groups: list[Group]) -> list[Group]:
         name = group.name if n == 1 else f"{group.name}#{n}"
         result.append(Group(name, group.units, group.places, group.span, group.ops))
     return result
-
-
-def describe(groups: Groups) -> list[dict[str, Any]]:
-    """The groups as JSON: name, units, span, ops, and the parameters with the axis."""
-    return [
-        {
-            "name": g.name,
-            "units": len(g),
-            "span": g.span,
-            "ops": list(g.ops),
-            "parameters": [[n, d] for n, d in g.places],
-        }
-        for g in groups.groups
-    ]

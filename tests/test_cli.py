@@ -320,31 +320,82 @@ def test_progress_is_a_line_a_stage_and_quiet_in_ci(
 
 
 def test_analyze_shows_what_is_pinned_and_why(capsys: pytest.CaptureFixture[str]) -> None:
-    pin = {"cause": "Foo", "why": "odd", "nodes": ["a", "b"], "units": 1, "alone": 0, "parameters": [["w", 2]]}
+    pin = {
+        "cause": "Foo", "why": "odd", "nodes": ["a", "b"], "axes": [["x", 1], ["x", 2], ["w", 0]], "units": 1,
+        "alone": 0, "parameters": [["w", 2]],
+    }  # fmt: skip
+    places = [["a.w", 0], ["a.b", 0], ["b.w", 1], ["c.w", 1], ["d.w", 1]]
     found = {
-        "groups": [{"name": "w:0", "units": 2_000, "parameters": [["w", 0], ["b", 0], ["v", 1], ["u", 1]]}],
-        "units": 2_000, "atoms": 5_000, "pinned": 1_021, "conflicts": 1, "opaque_ops": {"Foo": 1},
-        "opaque_reasons": ["Foo: odd"], "seconds": 0.125,
+        "groups": [
+            {
+                "name": "a.w:0", "units": 2_000, "parameters": places, "pins": [0, 3],
+                "scores": {"min": 0.125, "lower": 0.2, "median": 0.25, "upper": 0.3, "max": 2.0},
+                "cost": {"unit_macs": 1_500.0, "unit_params": 9.0, "macs_share": 0.25, "params_share": 0.5},
+            }
+        ],
+        "criterion": "lamp", "units": 2_000, "atoms": 5_000, "pinned": 1_021, "conflicts": 1,
+        "opaque": [
+            {"kind": "Foo", "cost": 1, "pins": [1], "why": ["odd"]},
+            {"kind": "Bar", "cost": 0, "pins": [2], "why": ["odd too"]},
+            {"kind": "And", "cost": 0, "pins": [], "why": ["odd"]},
+            {"kind": "Diff", "cost": 0, "pins": [], "why": ["odd"]},
+        ],
+        "notes": ["a note"], "seconds": 0.125,
         "pins": [
-            {**pin, "cause": "output", "why": "kept", "nodes": ["y"], "units": 1_000, "alone": 1_000},
+            {**pin, "cause": "output", "why": "kept", "nodes": ["y"], "axes": [], "units": 1_000, "alone": 1_000},
             *[pin] * 21,
         ],
     }  # fmt: skip
     console.show_analysis(found, "net.onnx")
-    lines = capsys.readouterr().out.splitlines()
-    assert "│ w:0   │ 2,000 │ w:0, b:0, v:1, ... 1 more │" in lines
-    assert lines[lines.index("atoms    5,000") :] == [
-        "atoms    5,000",
-        f"words    {console.WORDS}",
-        "pinned   1,021 units, for these reasons:",
-        "pinned   1,000 units: output 'y' (w:2): kept",
-        *["pinned   1 unit, 0 by this alone: Foo 'a' and 1 more (w:2): odd"] * 19,
-        "pinned   2 units: 2 other reasons (--json lists all)",
-        "pinned   1 set of atoms: their factorisations disagree",
-        "opaque   Foo: not understood, costs 1 unit",
-        "why      Foo: odd",
-        "seconds  0.12",
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "│ a.w:0 │ 2,000 │ 0.12 / 0.25 / 2 │ 1.50 k │ 25.0% │" in lines
+    assert "│ in a:0, b:1, c:1, ... 1 more │ │ │ │ │" in lines
+    assert "│ pinned beside it: reasons 1, 4 │ │ │ │ │" in lines
+    foo = "1 unit, 0 by this alone: Foo 'a' and 1 more, axes 1 and 2 of x (w:2): odd"
+    assert lines[lines.index("atoms 5,000") :] == [
+        "atoms 5,000",
+        f"words {console.WORDS}",
+        "pinned 1,021 units, for these reasons:",
+        "pinned 1. 1,000 units: output 'y' (w:2): kept",
+        *[f"pinned {k}. {foo}" for k in range(2, 21)],
+        "pinned 2 units: 2 other reasons (--json lists all)",
+        "pinned 1 set of atoms: their factorisations disagree",
+        "opaque Foo: not understood, costs 1 unit",
+        "why Foo: odd",
+        "opaque Bar: not understood, costs 0 units; other reasons hold the same ones",
+        "why Bar: odd too",
+        "opaque not understood, but no unit passes, so they cost 0 units: And, Diff",
+        "note a note",
+        "seconds 0.12",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["net.onnx", "--graph", "groups.png"], "--graph groups.png is no kind of drawing"),
+        (["net.onnx", "--graph", "groups"], "no kind of drawing"),
+        (["groups.svg", "--graph", "groups.svg"], "--graph groups.svg is the file of SOURCE"),
+        (["net.onnx", "--score", "beauty"], "unknown criterion 'beauty'"),
+    ],
+)
+def test_drawings_and_scores_that_make_no_sense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    onnx.save(layers(3, 4, 2), "net.onnx")
+    (tmp_path / "groups.svg").write_text("the source")
+    assert run("analyze", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["groups.svg", "net.onnx"]
+
+
+def test_analyze_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(layers(3, 4, 2), "net.onnx")
+    assert run("analyze", "net.onnx", "--graph", "absent/groups.html") == 7
+    assert run("analyze", "net.onnx", "--graph", "groups.HTML", "--score", "l1", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["criterion"] == "l1"
+    assert "<h1>net.onnx</h1>" in (tmp_path / "groups.HTML").read_text()
 
 
 def test_notes_reach_stderr_where_stdout_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

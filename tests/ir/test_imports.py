@@ -21,7 +21,7 @@ ONNX = ("ir/frontends/onnx", "ir/emit/onnx", "ir/emit/torch_onnx", "runtime/")
 
 
 def sources() -> list[Path]:
-    return sorted([*ROOT.glob("*.py"), *(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))])
+    return sorted([*ROOT.glob("*.py"), *(p for room in (*ROOMS, "draw") for p in (ROOT / room).rglob("*.py"))])
 
 
 def name_of(path: Path) -> str:

@@ -1,0 +1,135 @@
+"""What ``prunec analyze`` finds: for each group its layers, scores, costs and what is pinned beside it, and why.
+
+Everything here is data that JSON can hold; ``console.py`` prints it and ``draw`` draws it.  Start at :func:`findings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .console import layer_of
+from .ir.analysis import Analysis
+from .ir.errors import ModelError
+from .ir.pins import Pin, pins
+from .passes import verify as verification
+from .passes.base import State
+from .passes.groups import Group, Groups
+from .passes.score.scoring import Score, Scores
+from .passes.target import Target
+from .report import batch
+
+SPREAD = {"min": 0, "lower": 25, "median": 50, "upper": 75, "max": 100}
+"""The figures of a spread of scores, and the percentiles that they are."""
+
+
+def findings(groups: Groups, target: Target, method: str | None = None, seed: int = 0) -> dict[str, Any]:
+    """Groups, units, what is pinned and what is not understood, as JSON-serialisable data.
+
+    ``method`` is the criterion whose scores are described; None is the default one.
+
+    Raises
+    ------
+    UsageError, ModelError
+        The criterion that was asked for is not known, or cannot score this model.
+    """
+    analysis = groups.analysis
+    held = pins(analysis)
+    scores, notes = _scores(groups, target, method, seed)
+    return {
+        "groups": _Describing(groups, held, scores).all(),
+        "criterion": method or Score().method,
+        "units": int(groups.prunable.size),
+        "macs": groups.cost.macs(groups.all_alive()) / batch(groups),
+        "params": groups.cost.params(groups.all_alive()),
+        "pinned": analysis.pinned_units(),
+        "pins": [asdict(pin) for pin in held],
+        "opaque": _opaque(analysis, held),
+        "opaque_ops": analysis.opaque_costs(),
+        "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
+        "conflicts": analysis.solution.conflicts,
+        "norm_tied": int(verification.norm_tied(groups).size),
+        "atoms": analysis.atoms.count,
+        "nodes": len(analysis.graph.nodes),
+        "notes": notes,
+    }
+
+
+def _scores(groups: Groups, target: Target, method: str | None, seed: int) -> tuple[Scores | None, list[str]]:
+    """Scores as the criterion gives them; none, with a note, where nobody asked and the weights cannot be ranked."""
+    graph = groups.analysis.graph
+    step = Score(method=method or Score().method, normalize="none")
+    try:
+        return step.run(State(graph, graph, target, seed, facts={"groups": groups})), []
+    except ModelError as error:
+        if method is not None:
+            raise
+        return None, [f"no scores: {error.message}"]
+
+
+class _Describing:
+    """Groups as JSON."""
+
+    def __init__(self, groups: Groups, held: list[Pin], scores: Scores | None) -> None:
+        self.groups, self.held, self.scores = groups, held, scores
+        full = groups.all_alive()
+        self.macs, self.params = groups.cost.macs(full), groups.cost.params(full)
+        self.batch = batch(groups)
+
+    def all(self) -> list[dict[str, Any]]:
+        return [self.one(group) for group in self.groups.groups]
+
+    def one(self, group: Group) -> dict[str, Any]:
+        return {
+            "name": group.name,
+            "units": len(group),
+            "span": group.span,
+            "ops": list(group.ops),
+            "layers": list(dict.fromkeys(layer_of(name) for name, _ in group.places)),
+            "parameters": [[name, axis] for name, axis in group.places],
+            "scores": None if self.scores is None else spread(self.scores[group.units]),
+            "cost": self._cost(group),
+            "pins": [k for k, pin in enumerate(self.held) if set(pin.parameters) & set(group.places)],
+        }
+
+    def _cost(self, group: Group) -> dict[str, float]:
+        """What goes with one unit, and the share of the whole network that goes with all of them."""
+        one, every = (self._without(group, some) for some in (slice(1), slice(None)))
+        return {
+            "unit_macs": one[0] / self.batch,
+            "unit_params": one[1],
+            "macs_share": every[0] / max(self.macs, 1),
+            "params_share": every[1] / max(self.params, 1),
+        }
+
+    def _without(self, group: Group, some: slice) -> tuple[float, float]:
+        """MACs and parameters that go with ``some`` of the units of ``group``."""
+        alive, cost = self.groups.alive(group.units[some]), self.groups.cost
+        return self.macs - cost.macs(alive), self.params - cost.params(alive)
+
+
+def spread(scores: Scores) -> dict[str, float]:
+    """The least and the greatest of some scores, and the quartiles between."""
+    return dict(zip(SPREAD, map(float, np.percentile(scores, list(SPREAD.values())))))
+
+
+def _opaque(analysis: Analysis, held: list[Pin]) -> list[dict[str, Any]]:
+    """Kinds of ops that are not understood, the dearest first.
+
+    ``cost`` are the units that would be free without a kind's pins alone; ``pins`` are those of its pins that hold any
+    unit: where there is none, no unit passes the op.
+    """
+    nodes: dict[str, list[str]] = {}
+    why: dict[str, set[str]] = {}
+    for found in analysis.opaque:
+        nodes.setdefault(found.kind, []).append(found.node.name)
+        why.setdefault(found.kind, set()).add(found.why)
+    holding: Mapping[str, list[int]] = {
+        kind: [k for k, pin in enumerate(held) if pin.opaque and pin.cause == kind] for kind in nodes
+    }
+    costs = analysis.opaque_costs()
+    ranked = sorted(costs, key=lambda kind: (-costs[kind], not holding[kind], kind))
+    return [{"kind": k, "cost": costs[k], "nodes": nodes[k], "why": sorted(why[k]), "pins": holding[k]} for k in ranked]
