@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .console import Stages
 from .ir.errors import EnvironmentProblem, PassError, PrunecError, UsageError, VerificationError, first_line
+from .plugins import load as load_plugins
 from .version import __version__, versions
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(arguments)
     try:
+        load_plugins(args.plugin)
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
     except PrunecError as error:
@@ -89,6 +91,10 @@ def _command(
     )
     command.add_argument("--debug", action="store_true", help="show tracebacks and warnings")
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    command.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py",
+        help="load ops, criteria and passes of your own: a file, or package.module; repeatable",
+    )  # fmt: skip
     command.set_defaults(run=run)
     return command
 

@@ -39,11 +39,13 @@ def advice(graph: Graph, node: Node) -> str:
     table, name = f"ir/frontends/{graph.dialect}_names.py", op_name(node.kind)
     if node.kind in dialects.names(graph).NAMES:
         return f"{node.kind} is known, but not in this form ({shapes}): extend it in {table} or its op in ir/ops"
+    spelled = f'spell("{graph.dialect}", "{node.kind}", Spelling("{name}"))'
+    plugin = "in a file of yours that --plugin names (docs/adding-an-op.md)"
     if name in OPS:
-        return f"if {node.kind} ({shapes}) is what the op {name!r} in ir/ops says, name it in {table}"
+        return f"if {node.kind} ({shapes}) is what `prunec explain {name}` says, write {spelled} {plugin}"
     return (
-        f'for {node.kind} ({shapes}) write into ir/ops declare("{name}", "{signature(operands, node.outputs)}", '
-        f'"What it does."), where equal letters live and die together, and name {node.kind} in {table}'
+        f'for {node.kind} ({shapes}) write declare("{name}", "{signature(operands, node.outputs)}", "What it does."), '
+        f"where equal letters live and die together, and {spelled}, {plugin}"
     )
 
 

@@ -33,22 +33,27 @@ def _by_name(name: str) -> ModuleType:
 def _from_file(text: str) -> ModuleType:
     """The module in a file, run once: what it registers must not be registered twice."""
     path = Path(text).resolve()
-    known = sys.modules.get(path.stem)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _free_name(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ImportError(f"there is no file {text}", path=text)
     _look_in(path.parent)
-    module = importlib.util.module_from_spec(spec)
-    mine = sys.modules.setdefault(path.stem, module) is module
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        if mine:
-            del sys.modules[path.stem]
+        del sys.modules[name]
         raise
     return module
+
+
+def _free_name(path: Path) -> str:
+    """The file's own name, unless another module has it: dataclasses look their module up by its name."""
+    known = sys.modules.get(path.stem)
+    mine = known is None or getattr(known, "__file__", None) == str(path)
+    return path.stem if mine else f"{path.stem}@{path}"
 
 
 def _look_in(folder: Path) -> None:

@@ -122,8 +122,9 @@ def test_strict_prints_the_declaration_to_write() -> None:
     kind = "prunec_tests.twice.default"
     assert error.value.message == f"--strict: 1 kind of op is not understood: {kind}: no declaration for this op"
     assert error.value.hint == (
-        f'for {kind} (2x8 -> 2x8) write into ir/ops declare("twice", "B c -> B c", "What it does."), where equal '
-        f"letters live and die together, and name {kind} in ir/frontends/fx_names.py"
+        f'for {kind} (2x8 -> 2x8) write declare("twice", "B c -> B c", "What it does."), where equal letters live and '
+        f'die together, and spell("fx", "{kind}", Spelling("twice")), in a file of yours that --plugin names '
+        "(docs/adding-an-op.md)"
     )
     assert error.value.exit_code == 3
 
@@ -138,14 +139,14 @@ def opaque(kind: str, *shapes: tuple[int, ...]) -> Node:
     ("dialect", "node", "said"),
     [
         ("onnx", opaque("com.acme::FusedThing", (2, 8), (2, 8, 5)), 'declare("fused_thing", "B c -> B c d", "What'),
-        ("fx", opaque("aten.linear.other", (2, 8), (2, 8)), "is what the op 'linear' in ir/ops says, name it in"),
+        ("fx", opaque("aten.linear.other", (2, 8), (2, 8)), "is what `prunec explain linear` says, write spell("),
         ("fx", opaque("aten.linear.default", (2, 8), (2, 4)), "is known, but not in this form (2x8 -> 2x4)"),
     ],
 )
 def test_strict_advises_by_what_is_known(dialect: str, node: Node, said: str) -> None:
     advice = strict.advice(Graph(dialect, [], [], [node], {}), node)
     assert said in advice
-    assert f"ir/frontends/{dialect}_names.py" in advice
+    assert f"ir/frontends/{dialect}_names.py" in advice or f'spell("{dialect}", "{node.kind}", Spelling(' in advice
 
 
 def test_the_suggested_signature_can_be_read() -> None:

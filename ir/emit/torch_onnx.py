@@ -16,12 +16,15 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError, first_line
+from ..frontends.fx_names import NAMES
 from ..graph import Graph
 from .fx import emit as emit_module
+from .fx import resolve
 from .torch_onnx_recurrent import with_onnx_layers
 
 DEFAULT_OPSET = 20
 _OLDEST = 18
+_TORCH = ("aten.", "prims.", "python.")
 
 
 def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
@@ -39,9 +42,12 @@ def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
             if wanted < _OLDEST:
                 model = _converted(model, wanted)
     except Exception as error:
+        strange = _strange(graph)
         raise ModelError(
             f"emitting ONNX: torch's exporter failed: {first_line(_first(error))}",
-            hint=f"try --opset {_OLDEST} or above; result.module is not affected",
+            hint=f"it may know no ONNX form of {', '.join(strange)}: a plugin can give it one (docs/adding-an-op.md)"
+            if strange
+            else f"try --opset {_OLDEST} or above; result.module is not affected",
         ) from error
     return _named_batch(_stable(model, wanted))
 
@@ -58,10 +64,23 @@ def _exported(graph: Graph, opset: int) -> onnx.ModelProto:
     program = torch.export.export(module, args, kwargs, dynamic_shapes=_dynamic(graph), strict=False)
     names = [v.name for v in graph.inputs if v.is_tensor]
     made = torch.onnx.export(
-        program, dynamo=True, verbose=False, opset_version=opset, input_names=names, output_names=_output_names(graph)
-    )
+        program, dynamo=True, verbose=False, opset_version=opset, input_names=names, output_names=_output_names(graph),
+        custom_translation_table=_translations(graph),
+    )  # fmt: skip
     assert made is not None
     return made.model_proto
+
+
+def _translations(graph: Graph) -> dict[Any, Any]:
+    """How the exporter writes the ops whose spellings say so themselves."""
+    kinds = {n.kind for n in graph.nodes if n.kind in NAMES}
+    return {resolve(kind): NAMES[kind].to_onnx for kind in sorted(kinds) if NAMES[kind].to_onnx is not None}
+
+
+def _strange(graph: Graph) -> list[str]:
+    """Kinds of other libraries than torch whose spelling gives no ONNX form."""
+    known = {str(overload) for overload in _translations(graph)}
+    return sorted({n.kind for n in graph.nodes} - known - {k for n in graph.nodes if (k := n.kind).startswith(_TORCH)})
 
 
 def _without_strides(module: fx.GraphModule) -> fx.GraphModule:

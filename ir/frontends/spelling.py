@@ -20,13 +20,15 @@ class Spelling:
 
     ``operands`` are argument names in the order of the op's declaration (None: every tensor argument as it comes).
     ``read`` turns arguments into the op's attributes; it raises :class:`Declined` for a form that is not understood.
-    ``write`` gives kind and arguments back once attributes changed (None: no attribute ever changes).
+    ``write`` gives kind and arguments back once attributes changed (None: no attribute ever changes).  ``to_onnx`` is
+    for torch ops that torch's exporter does not know: a function of the same arguments that calls ops of onnxscript.
     """
 
     op: str
     operands: tuple[str, ...] | None = None
     read: Read | None = None
     write: Write | None = None
+    to_onnx: Callable[..., Any] | None = None
 
 
 def renamed(**names: str) -> Write:

@@ -1,0 +1,54 @@
+"""What a plugin imports: how to declare an op, a criterion, a pass.
+
+Importing a module that uses these is all that it takes; the command does it for ``--plugin FILE_OR_MODULE`` and for
+installed packages with an entry point in the group ``prunec.plugins``.  ``docs/adding-an-op.md``,
+``docs/adding-a-criterion.md`` and ``docs/adding-a-pass.md`` go through an example each.
+"""
+
+from .ir.dialects import spell
+from .ir.errors import Declined, ModelError, UsageError
+from .ir.frontends.spelling import Spelling, renamed
+from .ir.opset import (
+    Fitting,
+    Site,
+    always_zero,
+    declare,
+    moves,
+    not_zero,
+    zero_after_first,
+    zero_after_operands,
+    zero_after_weights,
+    zero_if_computed,
+)
+from .passes.base import Kind, Pass, State, register
+from .passes.groups import Groups
+from .passes.plan.plan import Plan
+from .passes.score.scoring import Scores, Scoring, criterion
+
+__all__ = [
+    "Declined",
+    "Fitting",
+    "Groups",
+    "Kind",
+    "ModelError",
+    "Pass",
+    "Plan",
+    "Scores",
+    "Scoring",
+    "Site",
+    "Spelling",
+    "State",
+    "UsageError",
+    "always_zero",
+    "criterion",
+    "declare",
+    "moves",
+    "not_zero",
+    "register",
+    "renamed",
+    "spell",
+    "zero_after_first",
+    "zero_after_operands",
+    "zero_after_weights",
+    "zero_if_computed",
+]
