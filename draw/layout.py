@@ -22,7 +22,6 @@ from scipy.optimize import isotonic_regression
 Point = tuple[float, float]
 Size = tuple[float, float]
 Edge = tuple[int, int]
-Spots = nx.DiGraph  # of spots, each before those that follow it
 Spot = tuple[int, ...]
 """A box ``(k,)``, or the place of a line in a row: ``(source, target, row)``."""
 
@@ -55,7 +54,7 @@ def arrange(sizes: Mapping[int, Size], edges: Iterable[Edge]) -> Layout:
     return _drawn(sizes, edges, rows, centres, widths)
 
 
-def _rows(sizes: Mapping[int, Size], edges: Sequence[Edge]) -> tuple[Spots, list[list[Spot]]]:
+def _rows(sizes: Mapping[int, Size], edges: Sequence[Edge]) -> tuple[nx.DiGraph[Spot], list[list[Spot]]]:
     """The spots and how they follow each other, and the spots of each row."""
     graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_nodes_from(sorted(sizes))
@@ -77,7 +76,7 @@ def _rows(sizes: Mapping[int, Size], edges: Sequence[Edge]) -> tuple[Spots, list
     return spots, rows
 
 
-def _ordered(rows: list[list[Spot]], spots: Spots) -> list[list[Spot]]:
+def _ordered(rows: list[list[Spot]], spots: nx.DiGraph[Spot]) -> list[list[Spot]]:
     """Rows in the order that crosses least among those that barycentre sweeps find."""
     best, fewest = rows, _crossings(rows, spots)
     for sweep in range(_ORDER_SWEEPS):
@@ -98,7 +97,7 @@ def _mean(found: Sequence[float], otherwise: float) -> float:
     return sum(found) / len(found) if found else otherwise
 
 
-def _crossings(rows: list[list[Spot]], spots: Spots) -> int:
+def _crossings(rows: list[list[Spot]], spots: nx.DiGraph[Spot]) -> int:
     """How often lines cross between rows."""
     total = 0
     for upper, lower in pairwise(rows):
@@ -108,7 +107,7 @@ def _crossings(rows: list[list[Spot]], spots: Spots) -> int:
     return total
 
 
-def _placed(rows: list[list[Spot]], spots: Spots, widths: Mapping[Spot, float]) -> dict[Spot, float]:
+def _placed(rows: list[list[Spot]], spots: nx.DiGraph[Spot], widths: Mapping[Spot, float]) -> dict[Spot, float]:
     """The x of each spot's centre."""
     apart = {row[0]: _distances(row, widths) for row in rows if row}
     centres: dict[Spot, float] = {}
@@ -126,7 +125,7 @@ def _placed(rows: list[list[Spot]], spots: Spots, widths: Mapping[Spot, float]) 
     return centres
 
 
-def _neighbours(spots: Spots) -> dict[Spot, list[tuple[Spot, float]]]:
+def _neighbours(spots: nx.DiGraph[Spot]) -> dict[Spot, list[tuple[Spot, float]]]:
     """For each spot those before and after it, and how strongly they pull."""
     near: dict[Spot, list[tuple[Spot, float]]] = {s: [] for s in spots}
     for a, b in spots.edges:
