@@ -20,8 +20,8 @@ from .modules import by_module
 
 _CHAR, _LINE, _ROW = 6.2, 14.0, 16.0
 """Width of a character of the drawing's font, height of its lines and of those of the legend, in pixels."""
-_WIDEST = 40
-"""Characters of a label that are shown; the rest is told when it is pointed at."""
+_WIDEST, _LONGEST = 40, 130
+"""Characters of a label, and of a line of the legend, that are shown; all is told when it is pointed at."""
 _SQUARE, _STRIPE, _MARGIN = 11.0, 7.0, 20.0
 GREY = "#9a9a9a"
 NAMESPACE = "http://www.w3.org/2000/svg"
@@ -65,11 +65,11 @@ def standalone(drawn: Picture, found: Mapping[str, Any], title: str) -> str:
 # ---------------------------------------------------------------------- boxes and lines
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, most: int = _WIDEST) -> str:
     """A label that fits: the last parts of a long name tell more than the first."""
-    if len(text) <= _WIDEST:
+    if len(text) <= most:
         return text
-    end = text[-_WIDEST + 1 :]
+    end = text[-most + 1 :]
     return "…" + (end.partition(".")[2] or end)
 
 
@@ -180,12 +180,12 @@ def _legend(found: Mapping[str, Any], title: str) -> tuple[Element, float, float
 def _key(k: int, group: Mapping[str, Any]) -> _Row:
     scores = "" if group["scores"] is None else f", scores {spread_text(group['scores'])}"
     share = f"{group['cost']['macs_share']:.1%} of MACs, {quantity('macs', group['cost']['unit_macs'])} a unit"
-    text = f"{k + 1} {_shown(group['name'])}: {counted(group['units'], 'unit')}, {share}{scores}"
+    text = f"{k + 1} {_shown(group['name'], _LONGEST // 2)}: {counted(group['units'], 'unit')}, {share}{scores}"
     return _Row(text, colour(k), f"key t{k} g{k}")
 
 
-def _cut(text: str, most: int = 110) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _lights(groups: int) -> str:
