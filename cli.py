@@ -322,6 +322,7 @@ def _check_files(args: argparse.Namespace) -> None:
     from .sources import data_files, source_file
 
     read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe, **data_files(args.source)})
+    read |= {f"--plugin {home}": home for home in args.plugin}
     written = _given({"--output": args.output, "--report": args.report})
     check_apart(read, {**written, "the data file of --output": f"{args.output}.data"})
     for path in written.values():

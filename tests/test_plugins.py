@@ -73,6 +73,14 @@ def test_what_a_plugin_registers_is_there(tmp_path: Path, capsys: pytest.Capture
     assert "0 / 0 / 0" in capsys.readouterr().out
 
 
+def test_a_plugin_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    onnx.save(layers(3, 8, 2), "net.onnx")
+    assert cli.main(["compile", "net.onnx", "-o", "mine.py", "--plugin", "mine.py"]) == 2
+    assert "--output mine.py is the file of --plugin mine.py" in capsys.readouterr().err
+    assert (tmp_path / "mine.py").read_text() == PLUGIN
+
+
 def test_an_installed_plugin_loads_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     installed(tmp_path, "acme_plugin", PLUGIN)
     assert cli.main(["explain", "test_plugin"]) == 0
