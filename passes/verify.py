@@ -93,17 +93,15 @@ class _Proof:
             self._compare(oracle, expected, self.state.inference, inputs, "in the graph for inference")
 
     def _random_weights(self) -> None:
-        analysis = with_constants(self.analysis, randomised(self.analysis.graph, self.state.seed))
+        analysis, full, answers = self._responding()
         dense, seed = analysis.graph, self.state.seed
         inputs = sample_inputs(dense, seed + 1)
         oracle = mask(analysis, self.alive)
         masked = self._run(oracle, inputs)
         self._compare(oracle, masked, eliminate(analysis, self.alive), inputs, "with random weights")
-        full = self._run(dense, inputs)
-        other = self._run(dense, sample_inputs(dense, seed + 2))
         if not any(x.dtype.kind == "f" for x in full):
             return  # positions and classes alone: equal ones do not mean that nothing moved
-        if graph_reads_inputs(dense) and _distance(full, other) == 0:
+        if not answers and graph_reads_inputs(dense):
             raise VerificationError(
                 "verifying: the output does not depend on the input, so the check could not fail",
                 hint="check the example inputs; a constant network cannot be verified",
@@ -113,6 +111,16 @@ class _Proof:
                 "verifying: the mask does not move the output, so the check could not fail",
                 hint="the planned units do not reach an output; drop others (plan{ignore=…}), or skip verify",
             )
+
+    def _responding(self) -> tuple[Analysis, Outputs, bool]:
+        """The dense graph with weights under which it answers to its inputs; its outputs; whether it does answer."""
+        for weights in (randomised, audible):
+            analysis = with_constants(self.analysis, weights(self.analysis.graph, self.state.seed))
+            graph, seed = analysis.graph, self.state.seed
+            full = self._run(graph, sample_inputs(graph, seed + 1))
+            if answers := _distance(full, self._run(graph, sample_inputs(graph, seed + 2))) != 0:
+                break
+        return analysis, full, answers
 
     def _each_unit_alone(self) -> None:
         units = self.groups.prunable
@@ -281,6 +289,25 @@ def _randomised(constant: Constant, rng: np.random.Generator) -> Constant:
     else:
         fresh = rng.normal(0, np.sqrt(2 / max(1, array[0].size)) if array.ndim > 1 else 0.1, array.shape)
     return replace(constant, data=arrays.like(fresh, data))
+
+
+def audible(graph: Graph, seed: int) -> dict[Any, Constant]:
+    """The constants of :func:`randomised`, faint parameters scaled up so that what passes keeps its size.
+
+    Through many layers of faint weights (a network that was just initialised) the input drowns in the last bias.
+    """
+    return {v: _audible(c) for v, c in randomised(graph, seed).items()}
+
+
+def _audible(constant: Constant) -> Constant:
+    if constant.role != "parameter" or not arrays.is_float(constant.data):
+        return constant
+    array = arrays.to_numpy(constant.data)
+    size = float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+    passing = np.sqrt(2 / max(1, array[0].size)) if array.ndim > 1 else 1.0
+    if not 0 < size < passing / 2:
+        return constant
+    return replace(constant, data=arrays.like(array * (passing / size), constant.data))
 
 
 def run(graph: Graph, inputs: list[Any], double: bool = False) -> Outputs:

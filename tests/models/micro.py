@@ -883,3 +883,14 @@ def repeated_by_the_batch() -> Made:
 
     layers = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 4), "slope": nn.Parameter(torch.randn(1, 8))}
     return Net(run, **layers), (torch.randn(2, 6),)
+
+
+@case
+def faint() -> Made:
+    blocks: list[nn.Module] = []
+    for _ in range(24):
+        blocks += [nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 3, 1)]
+    for layer in (part for part in blocks if isinstance(part, nn.Conv2d)):
+        nn.init.normal_(layer.weight, std=1e-3)
+        nn.init.normal_(layer.bias, std=1e-3)
+    return nn.Sequential(*blocks), image()
