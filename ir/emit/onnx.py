@@ -7,8 +7,7 @@ because they are no longer those of the source.  Start at :func:`emit`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -262,5 +261,6 @@ def _bound(graph: Graph, value: Value) -> int:
 def _sample(rng: np.random.Generator, value: Value, bound: int) -> Array:
     if value.shape is None:
         raise ModelError(f"input {value.name!r} is no tensor of known shape", hint="give example inputs")
-    draw: Callable[[Any], Array] = rng.standard_normal if "float" in value.dtype else partial(rng.integers, 0, bound)
-    return np.asarray(draw(value.shape)).astype(value.dtype)
+    floats = "float" in value.dtype
+    drawn = rng.standard_normal(value.shape) if floats else rng.integers(0, bound, value.shape)
+    return np.asarray(drawn).astype(value.dtype)

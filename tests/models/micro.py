@@ -891,6 +891,6 @@ def faint() -> Made:
     for _ in range(24):
         blocks += [nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 3, 1)]
     for layer in (part for part in blocks if isinstance(part, nn.Conv2d)):
-        nn.init.normal_(layer.weight, std=1e-3)
-        nn.init.normal_(layer.bias, std=1e-3)
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=1e-3)
     return nn.Sequential(*blocks), image()
