@@ -95,16 +95,15 @@ def data_files(text: str) -> dict[str, str]:
     path = Path(text)
     if path.suffix != ".onnx" or not path.is_file():
         return {}
-    from .ir.frontends.onnx_file import external_tensors, parse
+    from .ir.frontends.onnx_file import external_tensors, parse, utf8
 
     try:
-        tensors = list(external_tensors(parse(path)))
+        with utf8(text):
+            tensors = list(external_tensors(parse(path)))
+            places = sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
     except ModelError:
         return {}  # whoever reads it says so
-    entries = (e for t in tensors for e in t.external_data if e.key == "location")
-    return {
-        f"the tensors of {text} ({place})": str(path.parent / place) for place in sorted({e.value for e in entries})
-    }
+    return {f"the tensors of {text} ({place})": str(path.parent / place) for place in places}
 
 
 def _load_torch(text: str, seed: int) -> tuple[Any, Any]:

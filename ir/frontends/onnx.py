@@ -35,6 +35,7 @@ from .onnx_file import (
     parse,
     slimmed,
     subgraphs,
+    utf8,
 )
 from .onnx_names import (
     KNOWN,
@@ -70,8 +71,10 @@ def from_onnx(model: ModelProto | str | Path, example_inputs: Mapping[str, Array
     """
     path = None if isinstance(model, ModelProto) else Path(model)
     proto = model if isinstance(model, ModelProto) else parse(Path(model))
-    check(proto, str(path or "the model"))
-    return _Reader(proto, path, dict(example_inputs or {})).read()
+    where = str(path or "the model")
+    with utf8(where):
+        check(proto, where)
+        return _Reader(proto, path, dict(example_inputs or {})).read()
 
 
 class _Reader:

@@ -28,6 +28,7 @@ from ..errors import ModelError, first_line
 from ..graph import Shape
 from .onnx_file import Tensors, load_tensor, node_reads, subgraphs
 from .onnx_names import NAMES, kind_of
+from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of, dtype_of
 
 Array = NDArray[Any]
 
@@ -36,6 +37,7 @@ BATCH, SPATIAL, OTHER = 2, 224, 16
 
 _STEPS = {BATCH: 1, SPATIAL: 32, OTHER: 8}
 _LARGEST_FACT = 1 << 22
+_LARGEST_VALUE = 1 << 31
 _ROUNDS = 32
 _DATA_DEPENDENT = frozenset(
     "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout If Loop Scan "
@@ -71,7 +73,7 @@ def declaration(value: onnx.ValueInfoProto, example: Array | None) -> Declared |
 
 
 def _dtype(elem_type: int) -> str:
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)))
+    return str(dtype_of(elem_type, "a value"))
 
 
 @dataclass
@@ -151,7 +153,7 @@ def measure(slim: ModelProto, stored: Tensors, folder: Path | None, sizes: Sizes
     measured = False
     for _ in range(_ROUNDS):
         _infer(model, facts, strict)
-        if _evaluate(model, facts):
+        if _evaluate(model, facts, strict):
             continue
         unknown = [o for n in model.graph.node for o in n.output if o and o not in facts.shapes]
         if measured or not unknown:
@@ -171,7 +173,7 @@ def _literals(slim: ModelProto, stored: Tensors) -> dict[str, Array]:
         tensor = small.get(name)
         if tensor is None or tensor.data_type == TensorProto.STRING:
             continue
-        array = numpy_helper.to_array(tensor)
+        array = array_of(tensor)
         if not is_float(array) or array.size == 1 or name not in declared:
             found[name] = array
     return found
@@ -203,11 +205,20 @@ def _infer(model: ModelProto, facts: Facts, strict: bool) -> None:
         elif value.type.WhichOneof("value") not in (None, "tensor_type"):
             facts.dtypes[value.name] = "object"
         if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
-            facts.shapes.setdefault(value.name, tuple(d.dim_value for d in kind.shape.dim))
+            facts.shapes.setdefault(value.name, _sane(value.name, tuple(d.dim_value for d in kind.shape.dim), strict))
     facts.shapes |= {t.name: tuple(t.dims) for t in graph.initializer}
 
 
-def _evaluate(model: ModelProto, facts: Facts) -> bool:
+def _sane(name: str, shape: Shape, strict: bool) -> Shape:
+    """``shape``, unless no tensor can have it."""
+    if any(not 0 <= d < LARGEST_AXIS for d in shape) or math.prod(shape) > _LARGEST_VALUE:
+        if strict:
+            raise Unfit(f"the shape of {name}")
+        raise ModelError(f"the value {name!r} has the absurd shape {list(shape)}", hint=AGAIN, value=name)
+    return shape
+
+
+def _evaluate(model: ModelProto, facts: Facts, strict: bool) -> bool:
     """Compute what follows from known values; those nodes become initialisers of ``model``.  False: nothing new."""
     ready: list[NodeProto] = []
     known = set(facts.values)
@@ -217,7 +228,12 @@ def _evaluate(model: ModelProto, facts: Facts) -> bool:
             known.update(node.output)
     if not ready:
         return False
-    found = _computed(model, ready, facts)
+    try:
+        found = _computed(model, ready, facts)
+    except Unfit:
+        if strict:
+            raise
+        return False
     facts.values |= found
     rest = [n for n in model.graph.node if not all(o in found for o in n.output if o)]
     stuck = len(rest) == len(model.graph.node)

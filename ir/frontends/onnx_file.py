@@ -5,29 +5,39 @@ later step relies on is checked here, before anything is computed from it: the o
 are made once and before they are read, and that data files lie beside the model.  Tensors stay where they are: those
 in data files are mapped, and checkers see the model without its large ones (:func:`slimmed`).
 
-Shapes are no concern of this file (``onnx_facts.py``).  Start at :func:`read_model` and :func:`check`.
+What a single tensor may say stands in ``onnx_tensors.py``; shapes are no concern of this file (``onnx_facts.py``).
+Start at :func:`read_model` and :func:`check`.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
 from ..errors import ModelError, first_line
+from .onnx_tensors import AGAIN, LARGEST_AXIS, PACKED, array_of, byte_count, check_tensor, dense, dtype_of
 
 Array = NDArray[Any]
 Tensors = dict[str, TensorProto]
-_LARGEST_AXIS = 1 << 31
 _SMALL = 4096
+_LARGEST_INPUT = 1 << 28
+_DEEPEST = 32
+"""Subgraphs within subgraphs: readers of protobufs stop soon after."""
+
+_LONGEST = 1 << 20
+"""Nodes of a model once its functions are in place."""
 
 
 def read_model(path: str | Path) -> ModelProto:
@@ -40,13 +50,23 @@ def read_model(path: str | Path) -> ModelProto:
         folder; or the model is not valid (see :func:`check`).
     """
     model = parse(Path(path))
-    check(model, str(path))
-    for tensor in external_tensors(model):
-        array = _mapped(tensor, Path(path))
-        tensor.raw_data = array.tobytes()
-        tensor.ClearField("data_location")
-        tensor.ClearField("external_data")
+    with utf8(str(path)):
+        check(model, str(path))
+        for tensor in external_tensors(model):
+            array = _mapped(tensor, Path(path))
+            tensor.raw_data = array.tobytes()
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
     return model
+
+
+@contextmanager
+def utf8(where: str) -> Iterator[None]:
+    """Names that are no text are found when they are read."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{where} holds a name that is not UTF-8: {error.object[:40]!r}", hint=AGAIN) from error
 
 
 def parse(path: Path) -> ModelProto:
@@ -73,18 +93,32 @@ def parse(path: Path) -> ModelProto:
 
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Tensors of the model, at any depth, whose bytes lie in other files."""
-    for tensor in _all_tensors(model.graph):
+    for tensor in _all_tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
             yield tensor
 
 
-def _all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from ([attribute.t] if attribute.HasField("t") else attribute.tensors)
-            for inner in subgraphs(node):
-                yield from _all_tensors(inner)
+def _parts(model: ModelProto, where: str = "the model") -> Iterator[GraphProto | FunctionProto]:
+    """The graph, the functions, and the subgraphs in both, at any depth."""
+    waiting: list[tuple[GraphProto | FunctionProto, int]] = [(model.graph, 0), *((f, 0) for f in model.functions)]
+    while waiting:
+        part, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ModelError(f"{where} has subgraphs nested more than {_DEEPEST} deep", hint=AGAIN)
+        yield part
+        waiting += [(inner, depth + 1) for node in part.node for inner in subgraphs(node)]
+
+
+def _all_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    for part in _parts(model):
+        if isinstance(part, GraphProto):
+            yield from part.initializer
+            yield from (t for s in part.sparse_initializer for t in (s.values, s.indices))
+        for node in part.node:
+            for attribute in node.attribute:
+                yield from ([attribute.t] if attribute.HasField("t") else attribute.tensors)
+                if attribute.HasField("sparse_tensor"):
+                    yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
 def _mapped(tensor: TensorProto, model: Path) -> Array:
@@ -92,29 +126,40 @@ def _mapped(tensor: TensorProto, model: Path) -> Array:
     what = f"reading {model}: tensor {tensor.name!r}"
     entries = {e.key: e.value for e in tensor.external_data}
     file = _beside(entries.get("location", ""), model, what)
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    offset, needed = int(entries.get("offset", 0) or 0), math.prod(tensor.dims) * dtype.itemsize
+    dtype, needed = dtype_of(tensor.data_type, what), byte_count(tensor, what)
+    if needed is None:
+        raise ModelError(f"{what} is of a type that cannot lie in another file", hint=AGAIN)
+    offset, length = _count(entries.get("offset") or "0", what), _count(entries.get("length") or str(needed), what)
     there = max(0, file.stat().st_size - offset)
-    if tensor.data_type in _PACKED:
-        needed = -(-math.prod(tensor.dims) // 2)
-    if offset < 0 or there < needed:
-        raise ModelError(f"{what} needs {needed} bytes at {offset} of {file.name}, which has {there}", hint=_WHOLE)
+    if there < needed or length != needed:
+        found = f"which has {there}" if there < needed else f"and its entry says {length}"
+        raise ModelError(f"{what} needs {needed} bytes at {offset} of {file.name}, {found}", hint=_WHOLE)
     if needed == 0:
         return np.zeros(tuple(tensor.dims), dtype)
-    if tensor.data_type in _PACKED:
+    if tensor.data_type in PACKED:
         return np.memmap(file, np.uint8, "r", offset, (needed,))
     return np.memmap(file, dtype, "r", offset, tuple(tensor.dims))
 
 
-_PACKED = frozenset({TensorProto.INT4, TensorProto.UINT4, getattr(TensorProto, "FLOAT4E2M1", TensorProto.INT4)})
+def _count(text: str, what: str) -> int:
+    """A number of bytes, as an entry of external data spells it."""
+    if not (text.isascii() and text.isdigit()):
+        raise ModelError(f"{what} has its data at {text!r}, which is no number of bytes", hint=_WHOLE)
+    return int(text)
+
+
 _WHOLE = "copy the .onnx file together with its data files"
 
 
 def _beside(location: str, model: Path, what: str) -> Path:
     """The data file, which has to lie in the model's folder (where a link to the model leads counts as well)."""
     homes = {model.parent.resolve(), model.resolve().parent}
-    file = (model.parent / location).resolve()
     lexical = Path(location)
+    try:
+        file = (model.parent / location).resolve()
+        there = file.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise ModelError(f"{what} has its data at {location[:200]!r}: {first_line(error)}", hint=_WHOLE) from error
     if not location or lexical.is_absolute() or "\\" in location or not any(file.is_relative_to(h) for h in homes):
         raise ModelError(
             f"{what} has its data at {location!r}, outside the model's folder",
@@ -123,7 +168,7 @@ def _beside(location: str, model: Path, what: str) -> Path:
         )
     if ".." in lexical.parts:
         raise ModelError(f"{what} has its data at {location!r}, which goes through a parent folder", hint=_WHOLE)
-    if not file.is_file():
+    if not there:
         raise ModelError(
             f"{what} has its data in {location!r}, and there is no such file", hint=_WHOLE, location=location
         )
@@ -133,17 +178,17 @@ def _beside(location: str, model: Path, what: str) -> Path:
 def load_tensor(tensor: TensorProto, folder: Path | None) -> Array:
     """The data of a tensor; ``folder`` is the model's path, for data that lies beside it."""
     if tensor.data_location != TensorProto.EXTERNAL:
-        return numpy_helper.to_array(tensor)
+        return array_of(tensor)
     if folder is None:
         raise ModelError(
             f"tensor {tensor.name!r} has its data in another file, and the model's folder is not known",
             hint="give the path of the model, or load it with onnx.load",
         )
     mapped = _mapped(tensor, folder)
-    if tensor.data_type not in _PACKED:
+    if tensor.data_type not in PACKED:
         return mapped
     whole = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=mapped.tobytes())
-    return numpy_helper.to_array(whole)
+    return array_of(whole)
 
 
 # ---------------------------------------------------------------------- checking
@@ -158,17 +203,17 @@ def check(model: ModelProto, where: str = "the model") -> None:
         An unknown opset, an axis or tensor of absurd size, an undefined or doubly defined value, a cycle, or whatever
         ``onnx.checker`` finds.
     """
-    version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
-    if version > onnx.defs.onnx_opset_version():
-        newest = onnx.defs.onnx_opset_version()
-        raise ModelError(
-            f"{where} has opset {version}; {newest} is the newest known", hint="upgrade onnx and onnxruntime"
-        )
+    _check_opset(model, where)
     stored: Tensors = {}
-    for tensor in _all_tensors(model.graph):
-        _check_tensor(tensor, where)
+    for part in _parts(model, where):
+        if isinstance(part, GraphProto):
+            _check_references(part, where)
+    for tensor in _all_tensors(model):
+        check_tensor(tensor, where)
     for value in model.graph.input:
-        _check_declared(value, where)
+        _check_declared(value, where, typed=True)
+    for value in model.graph.output:
+        _check_declared(value, where, typed=False)
     slim = slimmed(model, stored)
     ordered = in_order(slim.graph, stored, where)
     del slim.graph.node[:]
@@ -178,55 +223,61 @@ def check(model: ModelProto, where: str = "the model") -> None:
     try:
         onnx.checker.check_model(slim)
     except Exception as error:  # ValidationError, and others out of C++
-        raise ModelError(f"{where} is not a valid ONNX model: {first_line(error)}", hint=_AGAIN) from error
+        raise ModelError(f"{where} is not a valid ONNX model: {first_line(error)}", hint=AGAIN) from error
 
 
-_AGAIN = "onnx.checker.check_model says more; export the model again"
-
-
-def _check_tensor(tensor: TensorProto, where: str) -> None:
-    what = f"{where}: tensor {tensor.name!r} of shape {list(tensor.dims)}"
-    if tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING):
-        return
-    if any(not 0 <= d < _LARGEST_AXIS for d in tensor.dims):
-        raise ModelError(f"{what} has an axis of absurd size", hint=_AGAIN, shape=tuple(tensor.dims))
-    if not tensor.HasField("raw_data") or tensor.data_location == TensorProto.EXTERNAL or tensor.data_type in _PACKED:
-        return
-    try:
-        width = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
-    except KeyError:
-        raise ModelError(f"{what} has the unknown data type {tensor.data_type}", hint=_AGAIN) from None
-    if math.prod(tensor.dims) * width != len(tensor.raw_data):
+def _check_opset(model: ModelProto, where: str) -> None:
+    versions = {o.version for o in model.opset_import if o.domain in ("", "ai.onnx")} or {1}
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) > 1:
+        raise ModelError(f"{where} has two opsets, {' and '.join(map(str, sorted(versions)))}", hint=AGAIN)
+    if max(versions) > newest:
         raise ModelError(
-            f"{what} holds {len(tensor.raw_data)} bytes, not {math.prod(tensor.dims) * width}", hint=_AGAIN
+            f"{where} has opset {max(versions)}; {newest} is the newest known", hint="upgrade onnx and onnxruntime"
         )
 
 
-def _check_declared(value: onnx.ValueInfoProto, where: str) -> None:
+def _check_references(graph: GraphProto, where: str) -> None:
+    """Attributes that stand for an argument have a meaning in functions alone."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                raise ModelError(
+                    f"{where}: node {node.name!r} ({node.op_type}) refers to {attribute.ref_attr_name!r}, the argument "
+                    "of a function, and stands in none",
+                    hint=AGAIN,
+                    node=node.name,
+                )
+
+
+def _check_declared(value: onnx.ValueInfoProto, where: str, typed: bool) -> None:
+    """``typed``: the type has to be known, as that of an input; an output may leave it open."""
+    what = f"{where}: {value.name!r}, an input or output,"
+    if value.type.HasField("tensor_type") and (typed or value.type.tensor_type.elem_type):
+        dtype_of(value.type.tensor_type.elem_type, what)
     dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
-    if any(d >= _LARGEST_AXIS for d in dims) or math.prod(d for d in dims if d > 0) >= _LARGEST_AXIS:
-        raise ModelError(f"{where}: input {value.name!r} has the absurd shape {dims}", hint=_AGAIN, shape=tuple(dims))
+    if any(d >= LARGEST_AXIS for d in dims) or math.prod(d for d in dims if d > 0) > _LARGEST_INPUT:
+        raise ModelError(f"{what} has the absurd shape {dims}", hint=AGAIN, shape=tuple(dims))
 
 
 def in_order(graph: GraphProto, stored: Iterable[str], where: str) -> list[NodeProto]:
     """The nodes in a stable topological order."""
     made: dict[str, int] = {}
     given = {*stored, *(v.name for v in graph.input), *(t.name for t in graph.initializer)}
-    given |= {t.values.name for t in graph.sparse_initializer}
     for k, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if made.setdefault(name, k) != k or name in given:
-                raise ModelError(f"{where}: the value {name!r} is computed twice", hint=_AGAIN, value=name)
+                raise ModelError(f"{where}: the value {name!r} is computed twice", hint=AGAIN, value=name)
     for value in graph.output:
         if value.name not in made and value.name not in given:
-            raise ModelError(f"{where}: the output {value.name!r} is never computed", hint=_AGAIN, value=value.name)
+            raise ModelError(f"{where}: the output {value.name!r} is never computed", hint=AGAIN, value=value.name)
     waits: list[set[int]] = []
     readers: dict[int, list[int]] = {}
     for k, node in enumerate(graph.node):
         for name in node_reads(node):
             if name not in made and name not in given:
                 what = f"node {node.name or k!r} ({node.op_type})"
-                raise ModelError(f"{where}: {what} reads {name!r}, which does not exist", hint=_AGAIN, value=name)
+                raise ModelError(f"{where}: {what} reads {name!r}, which does not exist", hint=AGAIN, value=name)
         waits.append({made[name] for name in node_reads(node) if name in made})
         for before in waits[k]:
             readers.setdefault(before, []).append(k)
@@ -245,9 +296,7 @@ def _released(
                 heapq.heappush(ready, reader)
     if len(order) < len(nodes):
         stuck = next(n for k, n in enumerate(nodes) if waits[k])
-        raise ModelError(
-            f"{where}: node {stuck.name!r} ({stuck.op_type}) lies on a cycle", hint=_AGAIN, node=stuck.name
-        )
+        raise ModelError(f"{where}: node {stuck.name!r} ({stuck.op_type}) lies on a cycle", hint=AGAIN, node=stuck.name)
     return [nodes[k] for k in order]
 
 
@@ -283,11 +332,31 @@ def inlined(model: ModelProto) -> ModelProto:
     """``model`` with calls of its own functions replaced by their bodies."""
     if not model.functions:
         return model
+    if (length := _inlined_length(model)) > _LONGEST:
+        raise ModelError(f"the model's functions come to {length} nodes", hint="export the model without functions")
     try:
         flat: ModelProto = inline_local_functions(model)
         return flat
     except Exception as error:  # out of C++
-        raise ModelError(f"the model's functions cannot be inlined: {first_line(error)}", hint=_AGAIN) from error
+        raise ModelError(f"the model's functions cannot be inlined: {first_line(error)}", hint=AGAIN) from error
+
+
+def _inlined_length(model: ModelProto) -> int:
+    """Nodes once functions, which call each other and not themselves, are in place."""
+    calls = {f"{f.domain}::{f.name}": Counter(_kinds(f)) for f in model.functions}
+    called = {k: [c for c in n if c in calls] for k, n in calls.items()}
+    lengths: dict[str, int] = {}
+    for kind in TopologicalSorter(called).static_order():
+        lengths[kind] = sum(n * lengths.get(c, 1) for c, n in calls[kind].items())
+    return sum(lengths.get(kind, 1) for kind in _kinds(model.graph))
+
+
+def _kinds(part: GraphProto | FunctionProto) -> Iterator[str]:
+    waiting = [part]
+    while waiting:
+        for node in waiting.pop().node:
+            yield f"{node.domain}::{node.op_type}"
+            waiting += subgraphs(node)
 
 
 # ---------------------------------------------------------------------- the model without its weights
@@ -303,17 +372,17 @@ def slimmed(model: ModelProto, stored: Tensors) -> ModelProto:
     slim.functions.extend(model.functions)
     slim.metadata_props.extend(model.metadata_props)
     slim.graph.name = model.graph.name or "graph"
-    stored.update((t.name, t) for t in model.graph.initializer)
+    for tensor in (*model.graph.initializer, *(dense(s, s.values.name) for s in model.graph.sparse_initializer)):
+        _store(stored, tensor.name, tensor)
     for node in model.graph.node:
-        tensor = _constant_tensor(node)
-        if tensor is None:
+        constant = _constant_tensor(node)
+        if constant is None:
             slim.graph.node.append(node)
             _write_defaults(slim.graph.node[-1])
         else:
-            stored[node.output[0]] = tensor
+            _store(stored, node.output[0], constant)
     slim.graph.input.extend(v for v in model.graph.input if v.name not in stored)
     slim.graph.output.extend(model.graph.output)
-    slim.graph.sparse_initializer.extend(model.graph.sparse_initializer)
     for name, tensor in stored.items():
         if math.prod(tensor.dims) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
             slim.graph.initializer.append(tensor)
@@ -329,16 +398,30 @@ def _write_defaults(node: NodeProto) -> None:
         node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
 
 
+def _store(stored: Tensors, name: str, tensor: TensorProto) -> None:
+    if stored.setdefault(name, tensor) is not tensor:
+        raise ModelError(f"two tensors of the model are named {name!r}", hint=AGAIN, tensor=name)
+
+
+_CONSTANTS: dict[str, tuple[int, Callable[[AttributeProto, str], TensorProto]]] = {
+    "value": (AttributeProto.TENSOR, lambda a, name: a.t),
+    "sparse_value": (AttributeProto.SPARSE_TENSOR, lambda a, name: dense(a.sparse_tensor, name)),
+    "value_int": (AttributeProto.INT, lambda a, name: numpy_helper.from_array(np.asarray(a.i, np.int64))),
+    "value_ints": (AttributeProto.INTS, lambda a, name: numpy_helper.from_array(np.asarray(list(a.ints), np.int64))),
+    "value_float": (AttributeProto.FLOAT, lambda a, name: numpy_helper.from_array(np.asarray(a.f, np.float32))),
+    "value_floats": (
+        AttributeProto.FLOATS,
+        lambda a, name: numpy_helper.from_array(np.asarray(list(a.floats), np.float32)),
+    ),
+}
+"""How a Constant node spells its tensor: the attribute, its type, and the tensor in it."""
+
+
 def _constant_tensor(node: NodeProto) -> TensorProto | None:
-    """The tensor behind a Constant node; None for another node, or a sparse or textual constant."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+    """The tensor behind a Constant node; None for another node, a textual constant, or one that is not valid."""
+    default = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+    if not default or len(node.attribute) != 1 or len(node.output) != 1 or node.input:
         return None
-    (a,) = node.attribute
-    if a.name == "value":
-        tensor: TensorProto = a.t
-        return tensor
-    if a.name in ("value_int", "value_ints"):
-        return numpy_helper.from_array(np.asarray(a.i if a.name == "value_int" else list(a.ints), np.int64))
-    if a.name in ("value_float", "value_floats"):
-        return numpy_helper.from_array(np.asarray(a.f if a.name == "value_float" else list(a.floats), np.float32))
-    return None
+    (attribute,) = node.attribute
+    kind, tensor = _CONSTANTS.get(attribute.name, (None, None))
+    return tensor(attribute, node.output[0]) if tensor is not None and attribute.type == kind else None

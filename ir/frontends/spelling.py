@@ -52,8 +52,8 @@ def rank(value: Any) -> int:
 
 def size(value: Any, axis: int) -> int:
     """The example size of one axis of an operand."""
-    if not isinstance(value, Value) or value.shape is None:
-        raise Declined("an operand of unknown shape")
+    if not isinstance(value, Value) or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+        raise Declined("an operand of unknown shape, or of too few axes")
     return value.shape[axis]
 
 
@@ -66,8 +66,10 @@ def whole(value: Any) -> int:
 
 def axis_of(dim: Any, value: Any) -> int:
     """``dim`` counted from the front."""
-    r = rank(value)
-    return whole(dim) % r if r else 0
+    r, d = rank(value), whole(dim)
+    if not -max(r, 1) <= d < max(r, 1):
+        raise Declined(f"axis {d} of {r}")
+    return d % r if r else 0
 
 
 def axes_of(dims: Any, value: Any) -> tuple[int, ...]:
