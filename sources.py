@@ -95,10 +95,10 @@ def data_files(text: str) -> dict[str, str]:
     path = Path(text)
     if path.suffix != ".onnx" or not path.is_file():
         return {}
-    from .ir.frontends.onnx_file import external_tensors, parse, utf8
+    from .ir.frontends.onnx_file import external_tensors, parse, readable
 
     try:
-        with utf8(text):
+        with readable(text):
             tensors = list(external_tensors(parse(path)))
             places = sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
     except ModelError:

@@ -156,12 +156,12 @@ def _keep_sums(atoms: Atoms, node: Node, axis: Axis | None, zeros: Zeros) -> Non
 
 
 def _size(atoms: Atoms, axes: dict[Value, Axes | None], node: Node) -> Analysed:
-    """A node that computes sizes: whatever tensor it reads keeps its positions."""
+    """A node that computes sizes, or text: whatever tensor it reads keeps its positions."""
     for value in set(reads(node)):
         for d, axis in enumerate(axes.get(value) or ()):
             if d in node.attrs.get("dims", range(len(axes[value] or ()))):
                 atoms.pin(axis, Reason(node.kind, node.name, "its size is read"))
-    return Analysed(node, [], [[] for _ in node.outputs])
+    return Analysed(node, [], [[pinned(d) for d in v.shape or ()] for v in node.outputs])
 
 
 def _check(node: Node, found: Analysed) -> None:

@@ -34,9 +34,12 @@ class Known:
     level: Vector
 
 
-def fold_constants(graph: Graph) -> tuple[Graph, int]:
-    """``graph`` without the channels whose value is a constant that its readers can take in exactly; how many went."""
-    known = _Propagation(graph).run()
+def fold_constants(graph: Graph, opaque: frozenset[str] = frozenset()) -> tuple[Graph, int]:
+    """``graph`` without the channels whose value is a constant that its readers can take in exactly; how many went.
+
+    ``opaque`` are the names of nodes that the analysis does not understand, whatever op they are.
+    """
+    known = _Propagation(graph, opaque).run()
     if not any(np.isfinite(k.level).any() for k in known.values()):
         return graph, 0
     groups = find_groups(analyse(graph))
@@ -65,8 +68,8 @@ def _channel_axis(layer: Node) -> int:
 class _Propagation:
     """Constants carried forward, one rule for each kind of op that lets them through."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, opaque: frozenset[str]) -> None:
+        self.graph, self.opaque = graph, opaque
         self.known: dict[Value, Known] = {}
         self.rules: dict[str, Callable[[Node], Known | None]] = {
             "conv": self._layer,
@@ -80,7 +83,7 @@ class _Propagation:
 
     def run(self) -> dict[Value, Known]:
         for node in self.graph.nodes:
-            rule = self.rules.get(node.op)
+            rule = self.rules.get(node.op) if node.name not in self.opaque else None
             found = rule(node) if rule is not None and len(node.outputs) == 1 else None
             if found is not None and np.isfinite(found.level).any():
                 self.known[node.output] = found

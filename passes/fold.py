@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir import arrays
+from ..ir.analysis import analyse
 from ..ir.graph import Graph, Node, Value, substitute
 from .base import Kind, Pass, State, register
 from .constants import fold_constants
@@ -40,26 +41,32 @@ class Fold(Pass):
 
     def run(self, state: State) -> Graph:
         graph = state.graph
+        groups = state.facts.get("groups")
+        analysis = analyse(graph) if groups is None else groups.analysis
+        opaque = frozenset(o.node.name for o in analysis.opaque)
         if self.batch_norm:
-            graph, folded = fold_batch_norms(graph)
+            graph, folded = fold_batch_norms(graph, opaque)
             if folded:
                 state.notes.append(f"fold: {folded} batch norms folded into the layers before them")
         if self.constants:
-            graph, removed = fold_constants(graph)
+            graph, removed = fold_constants(graph, opaque)
             if removed:
                 state.notes.append(f"fold: {removed} channels that do not depend on the input folded away")
         return graph
 
 
-def fold_batch_norms(graph: Graph) -> tuple[Graph, int]:
-    """A copy of ``graph`` with each batch norm folded that alone reads a convolution or linear layer; how many."""
+def fold_batch_norms(graph: Graph, opaque: frozenset[str] = frozenset()) -> tuple[Graph, int]:
+    """A copy of ``graph`` with each batch norm folded that alone reads a convolution or linear layer; how many.
+
+    ``opaque`` are the names of nodes that the analysis does not understand, whatever op they are.
+    """
     graph = graph.copy()
     producers, readers = graph.producers(), graph.consumers()
     gone: dict[Value, Value] = {}
     folded: list[Node] = []
     for norm in graph.nodes:
         layer = producers.get(norm.inputs[0]) if norm.op == "batch_norm" and norm.inputs[0] is not None else None
-        if layer is None or not _foldable(graph, norm, layer, readers):
+        if layer is None or {layer.name, norm.name} & opaque or not _foldable(graph, norm, layer, readers):
             continue
         _absorb(graph, layer, *_affine(graph, norm))
         gone[norm.output] = layer.output

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..ir.errors import PassError, PrunecError, UsageError
+from ..ir.errors import ModelError, PassError, PrunecError, UsageError
 from ..ir.graph import Graph
 from ..ir.printer import print_graph
 from .base import PASSES, Pass, State
@@ -95,6 +95,11 @@ class Runner:
             result = step.run(replace(state, graph=before) if step.inference_only else state)
         except PrunecError:
             raise
+        except MemoryError as error:
+            raise ModelError(
+                f"pass {step.name!r} needs more memory than there is: {error}",
+                hint="check the sizes that the model declares; give smaller example inputs, or a larger machine",
+            ) from error
         except Exception as error:
             raise PassError(
                 f"pass {step.name!r} crashed: {type(error).__name__}: {error} "

@@ -103,7 +103,7 @@ def compare(
     feeds_a = feeds_for(a, seed) if feeds_dense is None else feeds_dense
     feeds_b = feeds_a if feeds_compact is None else feeds_compact
     with _quiet():
-        warm = [_time_ms(s, f) for _ in range(2) for s, f in ((a, feeds_a), (b, feeds_b))]
+        warm = [_time_ms(s, f, endless=k > 0) for k in range(2) for s, f in ((a, feeds_a), (b, feeds_b))]
         least = min(min_rounds, 3) if warm[2] + warm[3] > budget_s * 1e3 else min_rounds
         rounds = _rounds((a, feeds_a), (b, feeds_b), time.perf_counter() + budget_s, least, max(max_rounds, least))
     times = np.array(rounds)
@@ -117,7 +117,7 @@ def measure(model: Session | Source, feeds: Feeds | None = None, *, runs: int = 
     session = _session(model, None, "the model")
     chosen = feeds_for(session, seed) if feeds is None else feeds
     with _quiet():
-        _time_ms(session, chosen)
+        _time_ms(session, chosen, endless=False)
         return Latency.of([_time_ms(session, chosen) for _ in range(runs)])
 
 
@@ -137,9 +137,9 @@ def _rounds(
     return rounds
 
 
-def _time_ms(session: Session, feeds: Feeds) -> float:
+def _time_ms(session: Session, feeds: Feeds, *, endless: bool = True) -> float:
     start = time.perf_counter_ns()
-    session.run(feeds)
+    session.run(feeds, endless=endless)
     return (time.perf_counter_ns() - start) / 1e6
 
 

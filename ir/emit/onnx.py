@@ -22,6 +22,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from ..errors import ModelError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
 from .onnx_external import open_session
+from .onnx_run import limited
 
 Array = NDArray[Any]
 DOUBLE = False
@@ -197,7 +198,9 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
     model = emit(graph)
     feeds = {v.name: np.asarray(x) for v, x in zip(model.graph.input, inputs, strict=True)}
     try:
-        return list(_session(model).run(None, feeds))
+        return limited(_session(model), None, feeds)
+    except ModelError:
+        raise
     except Exception as error:  # the runtime's exceptions share no base class
         shapes = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in feeds.items())
         raise ModelError(
@@ -217,7 +220,7 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
     """A node computed on numbers in place of its operands; None where it reads something else as well."""
     given = [v for v in node.call["inputs"] if v is not None]
     table = {v: x.astype(np.float32) for v, x in zip(node.inputs, operands, strict=False) if v is not None}
-    if any(v not in table for v in reads(node)) or node.call["domain"]:
+    if any(v not in table for v in reads(node)) or node.call["domain"] or node.call.get("protos"):
         return None
     names = {v: f"x{k}" for k, v in enumerate(dict.fromkeys(given))}
     inputs = ["" if v is None else names[v] for v in node.call["inputs"]]

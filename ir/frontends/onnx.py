@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from ..arrays import is_float
-from ..errors import Declined
+from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Shape, Value, values_in
 from ..opset import OPAQUE
 from .onnx_facts import Axes, Facts, Unfit, check_given, declaration, measure
@@ -33,9 +33,9 @@ from .onnx_file import (
     node_reads,
     outer_reads,
     parse,
+    readable,
     slimmed,
     subgraphs,
-    utf8,
 )
 from .onnx_names import (
     KNOWN,
@@ -49,6 +49,7 @@ from .onnx_names import (
     shape_of,
     spell,
 )
+from .onnx_tensors import AGAIN
 from .onnx_ties import is_tie, sizes_read, unshared, without_unused
 
 Array = NDArray[Any]
@@ -72,7 +73,7 @@ def from_onnx(model: ModelProto | str | Path, example_inputs: Mapping[str, Array
     path = None if isinstance(model, ModelProto) else Path(model)
     proto = model if isinstance(model, ModelProto) else parse(Path(model))
     where = str(path or "the model")
-    with utf8(where):
+    with readable(where):
         check(proto, where)
         return _Reader(proto, path, dict(example_inputs or {})).read()
 
@@ -102,7 +103,7 @@ class _Reader:
         self.env |= {v.name: v for v in inputs}
         self.graph = Graph("onnx", inputs, [], self.nodes, self.constants, self._source())
         with _quiet():
-            imported = gs.import_onnx(self.slim)
+            imported = _imported(self.slim)
         for node, proto in zip(imported.nodes, self.slim.graph.node, strict=True):
             self._node(node, proto)
         self.graph.outputs = [self._read(v.name) for v in self.model.graph.output]
@@ -201,7 +202,7 @@ class _Reader:
         self.nodes.append(made)
 
     def _call(self, node: gs.Node, proto: NodeProto) -> dict[str, Any]:
-        carried = [a for a in proto.attribute if a.type in _CARRIED]
+        carried = [a for a in proto.attribute if a.type in _CARRIED or _is_empty_list(a)]
         held = {a.name for a in carried}
         outer = [n for inner in subgraphs(proto) for n in outer_reads(inner)]
         return {
@@ -230,10 +231,14 @@ class _Reader:
             node.op, node.inputs = ("size" if node.kind in ("Shape", "Size") else "fill"), ()
             return
         try:
+            if any(map(_is_empty_list, node.call.get("protos", ()))):
+                raise Declined("an attribute is an empty list")
             seen = {**node.call, RESULT: list(node.outputs), KNOWN: self._known, OPSET: self.opset}
             node.op, node.inputs, node.attrs = spell(node.kind, seen)
         except Declined as declined:
             node.op, node.inputs, node.attrs = OPAQUE, everything, {"why": str(declined)}
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # attributes against the op's schema
+            node.op, node.inputs, node.attrs = OPAQUE, everything, {"why": f"a form that is not valid: {error}"}
 
     def _is_arithmetic(self, node: Node) -> bool:
         """Whether a node computes sizes: its result depends on sizes and literals alone."""
@@ -435,6 +440,21 @@ _CARRIED = frozenset(
     }
 )
 """Types of attributes that graphsurgeon does not carry, or would take apart; they pass as they are."""
+
+
+def _is_empty_list(attribute: AttributeProto) -> bool:
+    """Its elements' type is lost where only elements are carried."""
+    lists = {AttributeProto.INTS: "ints", AttributeProto.FLOATS: "floats", AttributeProto.STRINGS: "strings"}
+    return attribute.type in lists and not getattr(attribute, lists[attribute.type])
+
+
+def _imported(model: ModelProto) -> gs.Graph:
+    try:
+        return gs.import_onnx(model)
+    except UnicodeDecodeError:
+        raise
+    except Exception as error:  # whatever the library raises for types and attributes that it does not know
+        raise ModelError(f"the model cannot be taken apart: {first_line(error)}", hint=AGAIN) from error
 
 
 def _with_sizes(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> onnx.ValueInfoProto:

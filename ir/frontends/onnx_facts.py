@@ -24,6 +24,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.shape_inference import infer_shapes
 
 from ..arrays import is_float
+from ..emit.onnx_run import limited
 from ..errors import ModelError, first_line
 from ..graph import Shape
 from .onnx_file import Tensors, load_tensor, node_reads, subgraphs
@@ -37,7 +38,7 @@ BATCH, SPATIAL, OTHER = 2, 224, 16
 
 _STEPS = {BATCH: 1, SPATIAL: 32, OTHER: 8}
 _LARGEST_FACT = 1 << 22
-_LARGEST_VALUE = 1 << 31
+_LARGEST_VALUE = 1 << 30
 _ROUNDS = 32
 _DATA_DEPENDENT = frozenset(
     "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout If Loop Scan "
@@ -185,8 +186,7 @@ def _concretise(graph: GraphProto, sizes: Sizes) -> None:
             shape = helper.make_tensor_value_info("", value.type.tensor_type.elem_type, sizes[value.name])
             value.type.CopyFrom(shape.type)
     for value in graph.output:
-        if value.type.HasField("tensor_type"):
-            value.type.tensor_type.ClearField("shape")
+        value.ClearField("type")
     del graph.value_info[:]
 
 
@@ -273,7 +273,12 @@ def _computed(model: ModelProto, ready: Sequence[NodeProto], facts: Facts) -> di
         results = _session(part).run(names, {})
     except Exception:  # the runtime's exceptions share no base class; the reference knows more types
         results = _by_reference(part, names)
-    return found | {k: np.asarray(a) for k, a in zip(names, results, strict=True) if a is not None}
+    return found | {k: np.asarray(a) for k, a in zip(names, results, strict=True) if _is_numeric(a)}
+
+
+def _is_numeric(found: Any) -> bool:
+    """An array or number; no text, no sequence, no map, nothing."""
+    return isinstance(found, (np.ndarray, np.generic)) and found.dtype.kind not in "OSU"
 
 
 def _by_reference(part: ModelProto, names: Sequence[str]) -> Sequence[Any]:
@@ -323,7 +328,9 @@ def _run_for_shapes(
     rng = np.random.default_rng(0)
     try:
         feeds = {v.name: _random(rng, sizes[v.name], _dtype(v.type.tensor_type.elem_type)) for v in part.graph.input}
-        found = _session(part).run(None, feeds)
+        found = limited(_session(part), None, feeds)
+    except ModelError:
+        raise
     except Exception:  # the runtime cannot run this model: its shapes stay unknown, its nodes pinned
         return {}
     return {name: tuple(int(n) for n in shape) for name, shape in zip(unknown, found, strict=True)}

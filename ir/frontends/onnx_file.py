@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def read_model(path: str | Path) -> ModelProto:
         folder; or the model is not valid (see :func:`check`).
     """
     model = parse(Path(path))
-    with utf8(str(path)):
+    with readable(str(path)):
         check(model, str(path))
         for tensor in external_tensors(model):
             array = _mapped(tensor, Path(path))
@@ -61,12 +61,17 @@ def read_model(path: str | Path) -> ModelProto:
 
 
 @contextmanager
-def utf8(where: str) -> Iterator[None]:
-    """Names that are no text are found when they are read."""
+def readable(where: str) -> Iterator[None]:
+    """What is found only when it is read: names that are no text, and sizes that no memory has."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise ModelError(f"{where} holds a name that is not UTF-8: {error.object[:40]!r}", hint=AGAIN) from error
+    except MemoryError as error:
+        raise ModelError(
+            f"reading {where} needs more memory than there is: {first_line(error)}",
+            hint="check the sizes that the model declares",
+        ) from error
 
 
 def parse(path: Path) -> ModelProto:
@@ -332,6 +337,12 @@ def inlined(model: ModelProto) -> ModelProto:
     """``model`` with calls of its own functions replaced by their bodies."""
     if not model.functions:
         return model
+    for function in model.functions:
+        if onnx.defs.has(function.name, domain=function.domain):
+            raise ModelError(
+                f"the model has a function of its own that is called {function.name!r}, as an op of ONNX is",
+                hint="runtimes do not agree on which is meant; give the function another name or domain",
+            )
     if (length := _inlined_length(model)) > _LONGEST:
         raise ModelError(f"the model's functions come to {length} nodes", hint="export the model without functions")
     try:
@@ -342,11 +353,15 @@ def inlined(model: ModelProto) -> ModelProto:
 
 
 def _inlined_length(model: ModelProto) -> int:
-    """Nodes once functions, which call each other and not themselves, are in place."""
+    """Nodes once functions are in place, which may call each other, but not themselves."""
     calls = {f"{f.domain}::{f.name}": Counter(_kinds(f)) for f in model.functions}
     called = {k: [c for c in n if c in calls] for k, n in calls.items()}
     lengths: dict[str, int] = {}
-    for kind in TopologicalSorter(called).static_order():
+    try:
+        order = tuple(TopologicalSorter(called).static_order())
+    except CycleError as error:
+        raise ModelError(f"the model's functions call each other in a cycle: {error.args[1]}", hint=AGAIN) from error
+    for kind in order:
         lengths[kind] = sum(n * lengths.get(c, 1) for c, n in calls[kind].items())
     return sum(lengths.get(kind, 1) for kind in _kinds(model.graph))
 

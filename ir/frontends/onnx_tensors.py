@@ -42,7 +42,7 @@ def byte_count(tensor: TensorProto, what: str) -> int | None:
     if TensorProto.DataType.Name(tensor.data_type) in _OTHERWISE:
         return None
     bits = PACKED.get(tensor.data_type, 8 * width)
-    return -(-math.prod(tensor.dims) * bits // 8)
+    return int(-(-math.prod(tensor.dims) * bits // 8))
 
 
 def check_tensor(tensor: TensorProto, where: str) -> None:
@@ -70,8 +70,10 @@ def array_of(tensor: TensorProto) -> Array:
 def dense(sparse: SparseTensorProto, name: str) -> TensorProto:
     """A sparse tensor as a dense one called ``name``."""
     what = f"the sparse tensor {name!r} of shape {list(sparse.dims)}"
-    if any(d < 0 for d in sparse.dims) or math.prod(sparse.dims) > _LARGEST_DENSE:
-        raise ModelError(f"{what} is too large to be made dense", hint="store the tensor dense", tensor=name)
+    if not sparse.dims or any(d < 0 for d in sparse.dims) or math.prod(sparse.dims) > _LARGEST_DENSE:
+        raise ModelError(
+            f"{what} is a number, or too large to be made dense", hint="store the tensor dense", tensor=name
+        )
     values, at = array_of(sparse.values), array_of(sparse.indices)
     whole = np.zeros(tuple(sparse.dims), values.dtype)
     places = tuple(at.T) if at.ndim == 2 else np.unravel_index(_inside(at, whole.size, what), whole.shape)
@@ -84,6 +86,6 @@ def dense(sparse: SparseTensorProto, name: str) -> TensorProto:
 
 
 def _inside(positions: Array, size: int, what: str) -> Array:
-    if positions.dtype.kind != "i" or positions.size and not 0 <= positions.min() <= positions.max() < size:
+    if positions.dtype.kind != "i" or (positions.size and not 0 <= positions.min() <= positions.max() < size):
         raise ModelError(f"{what} has values at positions that lie outside", hint=AGAIN)
     return positions

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import prunec
+from prunec.ir.emit import onnx_run
 from prunec.ir.errors import ModelError, PrunecError
 from prunec.ir.frontends.onnx_file import read_model
 from prunec.models import emit_onnx, feeds, read
@@ -30,6 +31,7 @@ GROWTH_BYTES = 3 << 30
 
 
 def main() -> None:
+    onnx_run.LIMIT_S = 5.0
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(sys.argv[1]) % len(os.sched_getaffinity(0))]})
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     answers = os.fdopen(os.dup(1), "w")

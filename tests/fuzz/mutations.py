@@ -224,11 +224,13 @@ def _fitting(field: Field, number: int) -> int:
 
 
 def _tensor(v: Victim) -> TensorProto:
-    return v.draw.choice([*_within(v.model, TensorProto)] or [v.model.graph.initializer.add()])
+    found: TensorProto = v.draw.choice([*_within(v.model, TensorProto)] or [v.model.graph.initializer.add()])
+    return found
 
 
 def _node(v: Victim) -> NodeProto:
-    return v.draw.choice(v.nodes() or [v.model.graph.node.add()])
+    found: NodeProto = v.draw.choice(v.nodes() or [v.model.graph.node.add()])
+    return found
 
 
 def _dim(v: Victim) -> None:
@@ -531,8 +533,8 @@ def _deepen(v: Victim) -> None:
 
 
 _LIES: tuple[Callable[[Victim], None], ...] = (
-    _any_field, _any_field, _any_field, _dim, _rank, _kind_of_input, _tensor_dims, _tensor_data, _external, _wires, _wires,
-    _op, _attribute, _attribute, _numbers, _weights, _versions, _initialisers, _functions, _graphs,
+    _any_field, _any_field, _any_field, _dim, _rank, _kind_of_input, _tensor_dims, _tensor_data, _external, _wires,
+    _wires, _op, _attribute, _attribute, _numbers, _weights, _versions, _initialisers, _functions, _graphs,
 )  # fmt: skip
 
 
@@ -540,7 +542,7 @@ def lying(v: Victim) -> bytes:
     """A file that is a protobuf and no honest model."""
     for _ in range(v.draw.choice((1, 1, 1, 2, 4))):
         v.draw.choice(_LIES)(v)
-    return v.model.SerializeToString()
+    return bytes(v.model.SerializeToString())
 
 
 def mutated(seeds: Sequence[ModelProto], number: int) -> bytes:

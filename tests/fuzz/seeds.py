@@ -22,6 +22,10 @@ def integers(name: str, *numbers: int) -> TensorProto:
     return numpy_helper.from_array(np.asarray(numbers, np.int64), name)
 
 
+def single(name: str, number: np.generic) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(number), name)
+
+
 def finished(
     nodes: Sequence[NodeProto],
     x: Dims,
@@ -157,12 +161,9 @@ def control_flow() -> ModelProto:
         node("MatMul", ["last", "w4"], ["m"]),
         node("MatMul", ["m", "w5"], ["y"]),
     ]
-    fixed = [
-        numpy_helper.from_array(np.asarray(0, np.float32), "zero"),
-        numpy_helper.from_array(np.asarray(True), "yes"),
-    ]
+    fixed = [single("zero", np.float32(0)), single("yes", np.bool_(True))]
     weights = [weight("w1", 4, 6), weight("w2", 6, 6), weight("w3", 6, 6), weight("w4", 6, 8), weight("w5", 8, 3)]
-    trips = numpy_helper.from_array(np.asarray(3, np.int64), "trips")
+    trips = single("trips", np.int64(3))
     return finished(nodes, ["N", 4], ["N", 3], [*weights, weight("b", 6), *fixed, trips])
 
 
@@ -173,9 +174,13 @@ def functions() -> ModelProto:
         "own", "Swish", ["i"], ["o"], [node("Sigmoid", ["i"], ["s"]), node("Mul", ["i", "s"], ["o"])], imports
     )
     outer = helper.make_function(
-        "own", "Layer", ["i", "w"], ["o"], [node("MatMul", ["i", "w"], ["m"]), node("Swish", ["m"], ["o"], domain="own")],
+        "own",
+        "Layer",
+        ["i", "w"],
+        ["o"],
+        [node("MatMul", ["i", "w"], ["m"]), node("Swish", ["m"], ["o"], domain="own")],
         imports,
-    )  # fmt: skip
+    )
     nodes = [node("Layer", ["x", "w1"], ["a"], domain="own"), node("Layer", ["a", "w2"], ["y"], domain="own")]
     return finished(nodes, ["N", 4], ["N", 3], [weight("w1", 4, 8), weight("w2", 8, 3)], functions=[inner, outer])
 
@@ -230,7 +235,7 @@ def types() -> ModelProto:
     ]
     four = helper.make_tensor("four", TensorProto.INT4, [8, 6], [k % 15 - 7 for k in range(48)])
     brain = helper.make_tensor("brain", TensorProto.BFLOAT16, [6], [0.5] * 6)
-    scale, point = numpy_helper.from_array(np.float32(0.1), "scale"), numpy_helper.from_array(np.int8(0), "point")
+    scale, point = single("scale", np.float32(0.1)), single("point", np.int8(0))
     weights = [weight("half", 4, 8, dtype=np.float16), weight("double", 6, dtype=np.float64), four, brain]
     typed = helper.make_tensor("out", FLOAT, [6, 3], np.linspace(-1, 1, 18).tolist())
     return finished(nodes, ["N", 4], ["N", 3], [*weights, scale, point, integers("axes", 1), typed], opset=21)
