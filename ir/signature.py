@@ -147,8 +147,9 @@ def _grid(term: Term, size: int, sizes: Mapping[str, int]) -> list[int]:
     if len(term.letters) == 1:
         return [size]
     known = [int(x) if x.isdigit() else sizes.get(x) for x in term.letters]
-    rest, left = divmod(size, math.prod(k for k in known if k))
-    if left or sum(k is None for k in known) > 1:
+    free, product = known.count(None), math.prod(k for k in known if k is not None)
+    rest, left = divmod(size, product) if product else (0, 0)
+    if left or free > 1 or rest < 1 or (rest > 1 and not free):
         raise Declined(f"size {size} does not factor as ({' '.join(term.letters)}) with {dict(sizes)}")
     return [rest if k is None else k for k in known]
 

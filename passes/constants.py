@@ -212,7 +212,7 @@ def _removable(groups: Groups, known: dict[Value, Known]) -> NDArray[np.int64]:
                     continue
                 blocked = np.isnan(fact.level)
                 for reader in readers.get(value, ()):
-                    blocked |= _blocks(reader, value, fact, known, readers)
+                    blocked |= _blocks(reader, value, fact, known, readers, analysis.graph.outputs)
                 stay[rows[np.flatnonzero(blocked)].indices] = True
     dropped = ~stay
     for rows in groups.widths():  # a layer that is dead altogether keeps one channel
@@ -223,13 +223,18 @@ def _removable(groups: Groups, known: dict[Value, Known]) -> NDArray[np.int64]:
 
 
 def _blocks(
-    reader: Node, value: Value, fact: Known, known: dict[Value, Known], readers: dict[Value, list[Node]]
+    reader: Node,
+    value: Value,
+    fact: Known,
+    known: dict[Value, Known],
+    readers: dict[Value, list[Node]],
+    outputs: list[Value],
 ) -> NDArray[np.bool_]:
     """For each position whether ``reader`` needs it to stay."""
     layer = reader.op in ("conv", "linear") and not reader.attrs.get("scaled")
     if layer and reader.inputs[0] is value and value not in reader.inputs[1:]:
         bias = reader.inputs[2] if len(reader.inputs) > 2 else None
-        own = bias is None or len(readers[bias]) == 1
+        own = bias is None or (len(readers[bias]) == 1 and bias not in outputs)
         blocked: NDArray[np.bool_] = np.isnan(usable(reader, fact.level)) | (not own)
         return blocked
     passes = reader.op in ("elementwise", "pool", "cat", "reshape", "reduce") and reader.output in known

@@ -103,7 +103,7 @@ def _foldable(graph: Graph, norm: Node, layer: Node, readers: dict[Value, list[N
         return False
     own = [v for v in layer.inputs[1:3] if v is not None]
     last = len(layer.output.shape or ()) - 1
-    return all(len(readers[v]) == 1 for v in own) and (layer.op == "conv" or last == 1)
+    return all(len(readers[v]) == 1 and v not in graph.outputs for v in own) and (layer.op == "conv" or last == 1)
 
 
 def _affine(graph: Graph, norm: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

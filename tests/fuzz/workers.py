@@ -18,7 +18,7 @@ from typing import Any
 
 import prunec
 
-HUNG_S = 30.0
+HUNG_S = 60.0
 """Seconds after which a file hangs; the healthy ones take a fraction of one, machines may be busy."""
 
 _CHILD = Path(__file__).with_name("compiling.py")
