@@ -191,8 +191,10 @@ def _concretise(graph: GraphProto, sizes: Sizes) -> None:
 
 
 def _infer(model: ModelProto, facts: Facts, strict: bool) -> None:
+    ranges = [n for n in model.graph.node if n.op_type == "Range"]
+    propagate = all(_is_short(n, facts.values) for n in ranges)  # inference holds each number of a Range as a size
     try:
-        inferred = infer_shapes(model, check_type=False, strict_mode=strict, data_prop=True)
+        inferred = infer_shapes(model, check_type=False, strict_mode=strict, data_prop=propagate)
     except Exception as error:  # InferenceError, and others out of C++
         if strict:
             raise Unfit(first_line(error)) from error
@@ -207,6 +209,15 @@ def _infer(model: ModelProto, facts: Facts, strict: bool) -> None:
         if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
             facts.shapes.setdefault(value.name, _sane(value.name, tuple(d.dim_value for d in kind.shape.dim), strict))
     facts.shapes |= {t.name: tuple(t.dims) for t in graph.initializer}
+
+
+def _is_short(node: NodeProto, values: Mapping[str, Array]) -> bool:
+    """Whether a Range is known to give few numbers."""
+    known = [values[name].item() for name in node.input if name in values and values[name].size == 1]
+    if len(known) < 3:
+        return False
+    start, stop, step = known
+    return bool(step) and (stop - start) / step < _LARGEST_FACT
 
 
 def _sane(name: str, shape: Shape, strict: bool) -> Shape:

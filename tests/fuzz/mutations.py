@@ -295,7 +295,7 @@ def _store(tensor: TensorProto, array: np.ndarray[Any, Any]) -> None:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         made = numpy_helper.from_array(np.nan_to_num(array, posinf=3, neginf=-3).clip(-3, 3).astype(dtype), tensor.name)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, NotImplementedError):  # text, and types that numpy does not have
         made = numpy_helper.from_array(array.astype(np.float32), tensor.name)
     tensor.CopyFrom(made)
 

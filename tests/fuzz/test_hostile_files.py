@@ -14,7 +14,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-
 from .mutations import mutated
 from .seeds import SEEDS
 from .workers import Outcome, Workers
