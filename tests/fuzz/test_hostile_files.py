@@ -7,6 +7,7 @@ them.  The numbers of the findings make the same bytes again: ``mutated(seeds(),
 from __future__ import annotations
 
 import re
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from . import workers as workers_module
 from .mutations import mutated
 from .seeds import SEEDS
 from .workers import Outcome, Workers
@@ -73,11 +75,14 @@ def test_mutations_are_refused_or_compiled(request: pytest.FixtureRequest, tmp_p
     assert not found, "\n".join(f"{o.job.stem}: {o.what} {o.code} {o.message}\n{o.trace}" for o in found[:10])
 
 
-def test_workers_see_crashes_and_hangs(tmp_path: Path) -> None:
-    """The harness could fail: a child that dies is a finding, and the next file is compiled all the same."""
+def test_workers_see_crashes_and_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness could fail: a child that dies or stops is a finding, and the next file is compiled all the same."""
     good = tmp_path / "good.onnx"
-    good.write_bytes(seeds()[5].SerializeToString())
+    good.write_bytes(SEEDS["functions"]().SerializeToString())
     with Workers(1) as workers:
         workers.children[0].process.kill()
         workers.children[0].process.wait()
         assert [o.what for o in workers.outcomes([good, good])] == ["died", "compiled"]
+        workers.children[0].process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(workers_module, "HUNG_S", 0.5)
+        assert [o.what for o in workers.outcomes([good])] == ["hung"]

@@ -44,7 +44,7 @@ class _Child:
         self.number, self.job, self.started, self.pending = number, None, 0.0, b""
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(_CHILD), str(number)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
         )  # fmt: skip
 
     job: Path | None

@@ -369,6 +369,15 @@ def test_weights_of_no_channels() -> None:
         compiled(model)
 
 
+@pytest.mark.parametrize("dims", [[3, 3, 3, 8], [8, 2, 3, 3], [8, 27]])
+def test_a_layer_that_the_analysis_declines_is_not_folded(dims: list[int]) -> None:
+    """The runtime refuses it; the fold, which comes before, must not rely on shapes that do not fit."""
+    model = seeds.convolutions()
+    replace(model, "w1", numpy_helper.to_array(tensor(model, "w1")).reshape(-1)[: int(np.prod(dims))].reshape(dims))
+    with pytest.raises(ModelError, match="ONNX Runtime"):
+        compiled(model)
+
+
 def test_an_input_of_size_zero_is_open() -> None:
     """ONNX Runtime takes a declared size of 0 as any size, and so does the frontend."""
     model = chain(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from prunec.ir.errors import ModelError, PassError, UsageError
@@ -26,6 +27,17 @@ class Crash(Pass):
 
     def run(self, state: State) -> Any:
         return 1 / 0
+
+
+@dataclass(frozen=True)
+class Exhaust(Pass):
+    """Ask for more memory than there is."""
+
+    name: ClassVar[str] = "exhaust"
+    kind: ClassVar[Kind] = "analysis"
+
+    def run(self, state: State) -> Any:
+        return np.zeros(1 << 55)
 
 
 @dataclass(frozen=True)
@@ -150,6 +162,12 @@ def test_a_pass_that_crashes() -> None:
     assert error.value.exit_code == 6
     assert error.value.data["name"] == "crash"
     assert isinstance(error.value.__cause__, ZeroDivisionError)
+
+
+def test_a_pass_that_needs_more_memory_than_there_is() -> None:
+    """It is the model that asks for it."""
+    with pytest.raises(ModelError, match="pass 'exhaust' needs more memory than there is"):
+        ran("score", Exhaust())
 
 
 def test_an_error_of_prunec_passes_through() -> None:
