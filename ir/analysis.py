@@ -130,6 +130,8 @@ def _born(atoms: Atoms, value: Value, constant: Constant, used: bool) -> Axes:
 
 def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, zeros: Zeros) -> Analysed:
     if not any(v.is_tensor for v in node.outputs):
+        if node.op in OPS and all(v.dtype == "object" for v in node.outputs):
+            raise Declined("its results are no tensors of numbers")
         return _size(atoms, axes, node)
     op = OPS.get(node.op)
     if op is None:

@@ -161,11 +161,20 @@ class _Proof:
         self.worst, self.rounding = max(self.worst, by.error), self.rounding or by.rounding
         self.checked += sum(x.size for x in expected)
         if not by.within(self.tolerance):
+            self._refuse_chance(oracle, expected, inputs)
             raise VerificationError(
                 f"verifying {how}: the compact graph differs from the masked one by {by.error:.2g} relative "
                 f"(allowed {self.tolerance:g})",
                 hint="this is a bug in prunec, nothing was written; please report it with the model",
                 max_rel_err=by.error,
+            )
+
+    def _refuse_chance(self, oracle: Graph, expected: Outputs, inputs: list[Any]) -> None:
+        """Nothing can be compared where the masked graph itself gives other outputs each time."""
+        if not Difference(relative_error(expected, self._run(oracle, inputs))).within(self.tolerance):
+            raise ModelError(
+                "verifying: the model gives other outputs each time it runs, so nothing can be compared",
+                hint="take random ops out of the model; without any, the runtime reads memory that it did not write",
             )
 
     def _beyond_rounding(self, oracle: Graph, graph: Graph, inputs: list[Any], error: float) -> Difference:

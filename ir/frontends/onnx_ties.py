@@ -40,7 +40,9 @@ def sizes_read(graph: Graph) -> Graph:
                 start = start + len(x.shape) if start < 0 else start
                 stop = node.call["attributes"].get("end", len(x.shape))
                 axes = range(len(x.shape))[start:stop]
-                node.attrs["dims"] = tuple(sorted({axes[k] for t in taken for k in t or ()}))
+                read = {k for t in taken for k in t or ()}
+                if all(-len(axes) <= k < len(axes) for k in read):
+                    node.attrs["dims"] = tuple(sorted({axes[k] for k in read}))
     return graph
 
 

@@ -235,9 +235,11 @@ def pad(site: Site) -> list[Axes]:
     """Padding: ``pads`` holds (before, after) for each axis; a position padded by a constant may be dropped."""
     constant = site.attrs.get("mode", "constant") == "constant"
     result: Axes = []
-    for axis, (before, after) in zip(site.x, site.attrs["pads"], strict=True):
+    for axis, size, (before, after) in zip(site.x, site.shape, site.attrs["pads"], strict=True):
         if before < 0 or after < 0:
             raise Declined("negative padding")
+        if before + len(axis) + after != size:
+            raise Declined(f"{len(axis)} positions padded by {before} and {after} are not {size}")
         if not constant and (before or after):
             site.pin(axis, "neighbours along this axis are repeated")
             result.append(pinned(before + len(axis) + after))
