@@ -438,7 +438,7 @@ def test_what_the_runtime_refuses_is_no_crash(
 
 
 def test_a_runtime_that_gives_other_outputs_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ONNX Runtime does for a Cast with a strange ``saturate``: nothing can be compared, and nothing is wrong here."""
+    """As ONNX Runtime does for a Cast with a strange ``saturate``: nothing can be compared."""
     right, rng = verify.run, np.random.default_rng(0)
 
     def noisy(*given: Any, **options: Any) -> list[Any]:
