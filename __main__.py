@@ -1,0 +1,7 @@
+"""``python -m prunec`` is the command ``prunec``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
