@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .files import check_folder, file_digest, write_model, write_whole
+from .ir import arrays
 from .ir.errors import EnvironmentProblem, ModelError
 from .ir.graph import Graph
-from .models import emit_onnx
+from .models import emitted_onnx
 from .pairs import stamp
 from .passes.plan.plan import Plan
 from .passes.rewrite import Kept
@@ -30,6 +31,8 @@ from .version import __version__
 if TYPE_CHECKING:
     import onnx
     import torch
+
+    from .ir.emit.onnx_external import Emitted
 
 FORMAT = 1
 
@@ -54,7 +57,7 @@ class Result:
     graph: Graph | None = None
     deployed: Graph | None = None
     opset: int | None = None
-    emitted: onnx.ModelProto | None = field(default=None, repr=False)
+    emitted: Emitted | None = field(default=None, repr=False)
     _module: torch.nn.Module | None = field(default=None, repr=False)
 
     @property
@@ -69,11 +72,21 @@ class Result:
     @property
     def onnx(self) -> onnx.ModelProto:
         """The compact network as ONNX, with the weights that ``module`` has now; emitted on first use."""
+        from .ir.emit.onnx_external import Emitted
+
+        model = self.emit()
+        if model.tensors:
+            self.emitted = model = Emitted(model.whole())
+        return model.proto
+
+    def emit(self) -> Emitted:
+        """The same, to be written or run: tensors of a source that lies on disk are read when they are needed."""
         current = self._with_trained()
         if current.emitted is None:
             graph = current.deployed if current.deployed is not None else current.graph
             assert graph is not None
-            current.emitted = stamp(emit_onnx(graph, self.opset), self.plan)
+            current.emitted = emitted_onnx(graph, self.opset)
+            stamp(current.emitted.proto, self.plan)
         self.graph, self.deployed, self.emitted = current.graph, current.deployed, current.emitted
         return current.emitted
 
@@ -93,7 +106,7 @@ class Result:
             return self
         graph, state, changed = self.graph.copy(), self._module.state_dict(), False
         for value, constant in graph.constants.items():
-            if constant.name not in state:
+            if constant.name not in state or arrays.is_meta(constant.data):
                 continue
             held = state[constant.name].detach().to(constant.data.device)
             if not bool((held == constant.data).all()):
@@ -126,7 +139,7 @@ def save(result: Result, directory: str | Path) -> None:
 
 
 def _fill(result: Result, folder: Path) -> None:
-    write_model(folder / "model.onnx", result.onnx)
+    write_model(folder / "model.onnx", result.emit())
     if result.graph is not None and result.graph.dialect == "fx":
         from .ir.serial import save_graph
 
@@ -163,6 +176,7 @@ def load(directory: str | Path) -> Result:
     ModelError
         The folder is no artifact, or a file of it is missing or was changed.
     """
+    from .ir.emit.onnx_external import Emitted
     from .ir.frontends.onnx_file import read_model
 
     folder = Path(directory)
@@ -184,7 +198,7 @@ def load(directory: str | Path) -> Result:
     }
     return Result(
         graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=_read(folder / "report.json"),
-        emitted=read_model(str(folder / "model.onnx")),
+        emitted=Emitted(read_model(str(folder / "model.onnx"))),
     )  # fmt: skip
 
 

@@ -184,6 +184,7 @@ def run_compile(args: argparse.Namespace) -> int:
     _check_files(args)
     with Stages(args.quiet) as stages, _work(args):
         model, inputs = _load(args, stages)
+        _check_data_files(args, model)
         from . import api
 
         result = api.compile(
@@ -192,7 +193,7 @@ def run_compile(args: argparse.Namespace) -> int:
             progress=stages, source_name=args.source,
         )  # fmt: skip
         stages("write", args.output)
-        write_model(args.output, result.onnx)
+        write_model(args.output, result.emit())
         if args.save:
             result.save(args.save)
         if args.report:
@@ -319,13 +320,13 @@ def _check_target(name: str) -> None:
 def _check_files(args: argparse.Namespace) -> None:
     """What is written can be written, and overwrites nothing that is read."""
     from .files import check_apart, check_folder, check_outside, check_writable
-    from .sources import data_files, source_file
+    from .sources import source_file
 
-    read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe, **data_files(args.source)})
+    read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe})
     read |= {f"--plugin {home}": home for home in args.plugin}
-    written = _given({"--output": args.output, "--report": args.report})
-    check_apart(read, {**written, "the data file of --output": f"{args.output}.data"})
-    for path in written.values():
+    written = _written(args)
+    check_apart(read, written)
+    for path in _given({"--output": args.output, "--report": args.report}).values():
         check_writable(path)
     if args.save:
         check_outside(args.save, {**read, **written})
@@ -336,7 +337,7 @@ def _check_drawing(args: argparse.Namespace) -> None:
     """The criterion is known, and the drawing can be written and overwrites nothing that is read."""
     from .draw.drawing import check_suffix
     from .files import check_apart, check_writable
-    from .sources import data_files, source_file
+    from .sources import data_files_of, source_file
 
     if args.score is not None:
         from .passes.score.scoring import find_criterion
@@ -344,8 +345,23 @@ def _check_drawing(args: argparse.Namespace) -> None:
         find_criterion(args.score)
     if args.graph is not None:
         check_suffix(args.graph)
-        check_apart(_given({"SOURCE": source_file(args.source), **data_files(args.source)}), {"--graph": args.graph})
+        check_apart(_given({"SOURCE": source_file(args.source), **data_files_of(args.source)}), {"--graph": args.graph})
         check_writable(args.graph)
+
+
+def _check_data_files(args: argparse.Namespace, model: Any) -> None:
+    """The same for the tensors that lie beside the source, which it names once it is parsed."""
+    from .files import check_apart, check_outside
+    from .sources import data_files
+
+    check_apart(data_files(model), _written(args))
+    if args.save:
+        check_outside(args.save, data_files(model))
+
+
+def _written(args: argparse.Namespace) -> dict[str, str]:
+    files = {"--output": args.output, "--report": args.report}
+    return _given({**files, "the data file of --output": f"{args.output}.data"})
 
 
 def _given(paths: Mapping[str, str | None]) -> dict[str, str]:
@@ -354,13 +370,13 @@ def _given(paths: Mapping[str, str | None]) -> dict[str, str]:
 
 def _check_pair(args: argparse.Namespace) -> None:
     from .files import check_apart, check_writable
-    from .sources import check_file, data_files
+    from .sources import check_file, data_files_of
 
     read = {"DENSE": args.dense, "COMPACT": args.compact}
     for path in read.values():
         check_file(path)
     if args.report:
-        read |= data_files(args.dense) | data_files(args.compact)
+        read |= data_files_of(args.dense) | data_files_of(args.compact)
         check_apart(read, {"--report": args.report})
         check_writable(args.report)
 

@@ -16,7 +16,7 @@ from .artifact import Result
 from .ir.analysis import analyse
 from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
-from .models import emit_onnx, feeds, run_onnx
+from .models import emitted_onnx, feeds, run_onnx
 from .passes import verify as verification
 from .passes.base import State
 from .passes.groups import Groups, find_groups
@@ -27,7 +27,7 @@ from .recipe import Recipe
 from .report import Sizes, build_report
 
 if TYPE_CHECKING:
-    import onnx
+    from .ir.emit.onnx_external import Emitted
 
 _TRIAL_S, _MEASURE_S = 1.5, 3.0
 """Seconds of measuring: of one trial, of what is reported."""
@@ -53,7 +53,7 @@ class Compiler:
     measure: bool
     seconds: dict[str, float] = field(default_factory=dict)
     _groups: Groups | None = None
-    _dense_onnx: onnx.ModelProto | None = None
+    _dense_onnx: Emitted | None = None
 
     def compile(self, recipe: Recipe) -> Result:
         """The result of ``recipe``, verified, measured and reported as far as that was asked for."""
@@ -68,7 +68,7 @@ class Compiler:
         if self.dense.dialect == "fx" and not any(v.dynamic for v in self.dense.inputs):
             state.notes.append("sizes are those of the example inputs, the batch too: the export has no dynamic axis")
         latency = self._latency(result, state) if self.measure else None
-        sizes = Sizes(result.onnx if result.emitted is not None else None, self._dense_onnx)
+        sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
         result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
         return result
 
@@ -110,9 +110,7 @@ class Compiler:
         worst, rounding = max(report["max_rel_err"], by.error), report["rounding"] or by.rounding
         return {**report, "max_rel_err": worst, "onnx_rel_err": by.error, "rounding": rounding}
 
-    def _onnx_difference(
-        self, model: onnx.ModelProto, groups: Groups, alive: Any, tolerance: float
-    ) -> verification.Difference:
+    def _onnx_difference(self, model: Emitted, groups: Groups, alive: Any, tolerance: float) -> verification.Difference:
         graph = groups.analysis.graph
         inputs = verification.other_batch(graph, verification.sample_inputs(graph, self.seed))
         found = run_onnx(model, graph, inputs, "the emitted ONNX model")
@@ -126,17 +124,17 @@ class Compiler:
         yield
         self.seconds[key] = self.seconds.get(key, 0) + time.perf_counter() - start
 
-    def _emit(self, result: Result) -> onnx.ModelProto:
+    def _emit(self, result: Result) -> Emitted:
         if result.emitted is None:
             with self._timed("emit", "emit"):
-                return result.onnx
+                return result.emit()
         return result.emitted
 
-    def _emit_dense(self) -> onnx.ModelProto:
+    def _emit_dense(self) -> Emitted:
         """The dense graph as ONNX, emitted once."""
         if self._dense_onnx is None:
             with self._timed("emit_dense", "emit dense"):
-                self._dense_onnx = emit_onnx(self.dense, self.opset)
+                self._dense_onnx = emitted_onnx(self.dense, self.opset)
         return self._dense_onnx
 
     def _latency(self, result: Result, state: State) -> dict[str, Any] | None:
@@ -147,7 +145,7 @@ class Compiler:
             state.notes.append(f"latency was not measured: {error.message}")
             return None
 
-    def _compare(self, compact: onnx.ModelProto, budget_s: float) -> dict[str, Any]:
+    def _compare(self, compact: Emitted, budget_s: float) -> dict[str, Any]:
         from .runtime.profile import compare
 
         dense = self._emit_dense()
@@ -164,11 +162,11 @@ class Compiler:
             No plan is that small.
         """
         state, _ = self._run(Recipe.default(macs=macs), verify=False)
-        ratio: float = self._compare(emit_onnx(state.deployed, self.opset), _TRIAL_S)["ratio"]
+        ratio: float = self._compare(emitted_onnx(state.deployed, self.opset), _TRIAL_S)["ratio"]
         return ratio
 
 
-def _feeds(graph: Graph, model: onnx.ModelProto, seed: int) -> dict[str, Any]:
+def _feeds(graph: Graph, model: Emitted, seed: int) -> dict[str, Any]:
     """Inputs for measuring: the graph's sample with a batch of one where the batch is dynamic."""
     sample = zip(graph.inputs, verification.sample_inputs(graph, seed), strict=True)
     return feeds(model, graph, [x[:1] if v.is_tensor and 0 in v.dynamic else x for v, x in sample])

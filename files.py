@@ -19,6 +19,8 @@ from .ir.errors import EnvironmentProblem, UsageError
 if TYPE_CHECKING:
     import onnx
 
+    from .ir.emit.onnx_external import Emitted
+
 
 def check_writable(path: str | Path) -> None:
     """Raise :class:`EnvironmentProblem` unless a file can be written at ``path``; leaves nothing behind."""
@@ -72,7 +74,7 @@ def check_folder(path: str | Path) -> None:
     check_writable(nearest / f".{target.name}.probe")
 
 
-def write_whole(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
+def write_whole(path: str | Path, data: bytes | str | Iterable[bytes | memoryview]) -> None:
     """Write ``data`` to ``path`` in one step; an old file stays as it was when anything goes wrong."""
     target = Path(os.path.realpath(path))
     chunks = [data.encode()] if isinstance(data, str) else [data] if isinstance(data, bytes) else data
@@ -85,17 +87,17 @@ def write_whole(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
             os.replace(temporary, target)
 
 
-def write_model(path: str | Path, model: onnx.ModelProto, *, external: bool | None = None) -> list[Path]:
+def write_model(path: str | Path, model: onnx.ModelProto | Emitted, *, external: bool | None = None) -> list[Path]:
     """Write an ONNX model and return the files written: one, or two when its tensors lie in ``NAME.data``.
 
     ``external`` says whether tensors go to their own file; None: only where the model is too large for one file.
     Raises :class:`EnvironmentProblem` when the folder cannot be written.
     """
-    from .ir.emit.onnx_external import is_large, split
+    from .ir.emit.onnx_external import as_emitted, is_large, split
 
     target = Path(os.path.realpath(path))
     if not (is_large(model) if external is None else external):
-        write_whole(target, model.SerializeToString(deterministic=True))
+        write_whole(target, as_emitted(model).serialised())
         return [target]
     data = target.with_name(target.name + ".data")
     slim, chunks = split(model, data.name)
@@ -107,7 +109,7 @@ def write_model(path: str | Path, model: onnx.ModelProto, *, external: bool | No
     return [target, data]
 
 
-def _fill(path: Path, chunks: Iterable[bytes], mode: str) -> None:
+def _fill(path: Path, chunks: Iterable[bytes | memoryview], mode: str) -> None:
     with open(path, mode) as file:
         for chunk in chunks:
             file.write(chunk)
@@ -151,7 +153,7 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def digest(*parts: bytes) -> str:
+def digest(parts: Iterable[bytes]) -> str:
     """SHA-256 of the parts, one after another."""
     found = hashlib.sha256()
     for part in parts:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,16 @@ from .ir.graph import Graph
 if TYPE_CHECKING:
     import onnx
 
+    from .ir.emit.onnx_external import Emitted
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """An ONNX file that was parsed once; tensors that lie beside it are not read."""
+
+    path: Path
+    proto: onnx.ModelProto
+
 
 def read(model: Any, example_inputs: Any = None) -> tuple[Graph, str]:
     """The graph of whatever :func:`compile` takes, and the SHA-256 of the source.
@@ -33,11 +44,13 @@ def read(model: Any, example_inputs: Any = None) -> tuple[Graph, str]:
     """
     if isinstance(model, (str, Path)):
         return _read_file(Path(model), example_inputs)
+    if isinstance(model, OnnxFile):
+        return _read_onnx(model, example_inputs)
     module = type(model).__module__
     if module.startswith("onnx"):
         from .ir.frontends.onnx import from_onnx
 
-        return from_onnx(model, _by_name(model, example_inputs)), digest(model.SerializeToString(deterministic=True))
+        return from_onnx(model, _by_name(model, example_inputs)), digest([model.SerializeToString(deterministic=True)])
     from torch import nn
     from torch.export import ExportedProgram
 
@@ -59,12 +72,16 @@ def _read_file(path: Path, example_inputs: Any) -> tuple[Graph, str]:
         check_file(str(path))
         return _read_program(load_program(path))
     if path.suffix == ".onnx" or path.exists():
-        from .ir.frontends.onnx import from_onnx
-        from .ir.frontends.onnx_file import read_model
+        from .ir.frontends.onnx_file import parse
 
-        model = read_model(str(path))
-        return from_onnx(model, _by_name(model, example_inputs)), file_digest(path)
+        return _read_onnx(OnnxFile(path, parse(path)), example_inputs)
     raise ModelError(f"{path}: no such file", hint="give an .onnx or .pt2 file, or the module itself")
+
+
+def _read_onnx(file: OnnxFile, example_inputs: Any) -> tuple[Graph, str]:
+    from .ir.frontends.onnx import from_onnx
+
+    return from_onnx(file.proto, _by_name(file.proto, example_inputs), file.path), file_digest(file.path)
 
 
 def _read_program(program: Any) -> tuple[Graph, str]:
@@ -113,15 +130,24 @@ def _by_name(model: onnx.ModelProto, example_inputs: Any) -> dict[str, Any] | No
 def _digest_of(graph: Graph) -> str:
     from .ir.printer import print_graph
 
-    parts = [print_graph(graph).encode()]
-    parts += [np.ascontiguousarray(arrays.to_numpy(c.data)).tobytes() for c in graph.constants.values()]
-    return digest(*parts)
+    def parts() -> Iterator[bytes]:
+        yield print_graph(graph).encode()
+        for constant in graph.constants.values():
+            if not arrays.is_meta(constant.data):
+                yield from (np.ascontiguousarray(rows).tobytes() for _, rows in arrays.blocks(constant.data))
+
+    return digest(parts())
 
 
 def check_finite(graph: Graph) -> None:
     """Raise :class:`ModelError` for a parameter that holds NaN or infinite values."""
     for constant in graph.constants.values():
-        if constant.role == "parameter" and arrays.is_float(constant.data) and not arrays.is_finite(constant.data):
+        data = constant.data
+        if (
+            constant.role == "parameter"
+            and arrays.is_float(data)
+            and not (arrays.is_meta(data) or arrays.is_finite(data))
+        ):
             raise ModelError(
                 f"reading the model: parameter {constant.name!r} holds NaN or infinite values",
                 hint="repair or retrain the model: weights that are not finite cannot be ranked or verified",
@@ -131,16 +157,22 @@ def check_finite(graph: Graph) -> None:
 
 def emit_onnx(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
     """The ONNX form of a graph, by the emitter of its dialect."""
+    return emitted_onnx(graph, opset).whole()
+
+
+def emitted_onnx(graph: Graph, opset: int | None = None) -> Emitted:
+    """The same; tensors that lie on disk are read when they are needed."""
     if graph.dialect == "fx":
         from .ir.emit import torch_onnx
+        from .ir.emit.onnx_external import Emitted
 
-        return torch_onnx.emit(graph, opset)
+        return Emitted(torch_onnx.emit(graph, opset))
     from .ir.emit import onnx as emitter
 
-    return emitter.emit(graph, opset)
+    return emitter.emitted(graph, opset)
 
 
-def run_onnx(model: onnx.ModelProto, graph: Graph, inputs: list[Any], name: str) -> list[Any]:
+def run_onnx(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], name: str) -> list[Any]:
     """Outputs of ``model`` in ONNX Runtime, in order, on sample inputs of ``graph``; ``name`` is for messages."""
     from .runtime.session import Session
 
@@ -157,7 +189,7 @@ def run_onnx(model: onnx.ModelProto, graph: Graph, inputs: list[Any], name: str)
     return [found[o.name] for o in model.graph.output]
 
 
-def feeds(model: onnx.ModelProto, graph: Graph, inputs: list[Any]) -> dict[str, Any]:
+def feeds(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any]) -> dict[str, Any]:
     """Inputs of ``graph``, in order, as ``model`` declares them: by name, in its dtypes."""
     from .runtime.session import declared_inputs
 

@@ -67,7 +67,7 @@ def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
             f"verifying {compact}: the file carries no plan, so prunec did not write it, or something changed it since",
             hint="give DENSE first and then the file that `prunec compile` wrote",
         )
-    groups = _groups(read_model(str(dense)))
+    groups = _groups(dense)
     _check_fit(plan, groups, f"verifying {compact}: its plan is not for {dense}")
     return _compared(groups, plan, small)
 
@@ -104,6 +104,7 @@ def _compared(groups: Groups, plan: Plan, compact: onnx.ModelProto) -> dict[str,
 
 def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files."""
+    from .ir.emit.onnx_external import Emitted
     from .ir.frontends.onnx_file import read_model
     from .runtime.profile import compare
 
@@ -115,7 +116,7 @@ def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
         costs.append(
             (groups.cost.params(alive), groups.cost.macs(alive) / batch(groups), groups.cost.size_bytes(alive))
         )
-    sizes = Sizes(models[1], models[0])
+    sizes = Sizes(Emitted(models[1]), Emitted(models[0]))
     return {
         "params": pair(costs[0][0], costs[1][0]),
         "macs": pair(costs[0][1], costs[1][1]),
@@ -125,7 +126,7 @@ def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     }
 
 
-def _groups(model: onnx.ModelProto) -> Groups:
+def _groups(model: onnx.ModelProto | str | Path) -> Groups:
     from .ir.frontends.onnx import from_onnx
 
     return find_groups(analyse(canonical(from_onnx(model, None))))

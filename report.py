@@ -14,7 +14,7 @@ from .passes.runner import Step
 from .version import versions
 
 if TYPE_CHECKING:
-    import onnx
+    from .ir.emit.onnx_external import Emitted
 
 _MOVERS = ("Gather", "Slice", "Split", "Transpose", "GatherElements")
 
@@ -23,8 +23,8 @@ _MOVERS = ("Gather", "Slice", "Split", "Transpose", "GatherElements")
 class Sizes:
     """The emitted models, None where they were not emitted."""
 
-    compact: onnx.ModelProto | None
-    dense: onnx.ModelProto | None
+    compact: Emitted | None
+    dense: Emitted | None
 
 
 def build_report(
@@ -79,7 +79,7 @@ def pair(dense: float, compact: float, per: int = 1) -> dict[str, float]:
 def file_bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
     """Bytes of the ONNX files where both were emitted; otherwise ``dense`` and ``compact``, bytes of the weights."""
     if sizes.dense is not None and sizes.compact is not None:
-        dense, compact = float(sizes.dense.ByteSize()), float(sizes.compact.ByteSize())
+        dense, compact = float(sizes.dense.size_bytes()), float(sizes.compact.size_bytes())
     return pair(dense, compact)
 
 
@@ -91,5 +91,5 @@ def copies(sizes: Sizes) -> int | None:
     return max(0, sum(after.values()) - sum(before.values()))
 
 
-def _movers(model: onnx.ModelProto) -> Counter[str]:
+def _movers(model: Emitted) -> Counter[str]:
     return Counter(n.op_type for n in model.graph.node if n.op_type in _MOVERS)

@@ -3,7 +3,7 @@
 ==================================  =======================================================================
 text                                loads
 ==================================  =======================================================================
-``net.onnx``                        nothing yet: the path is handed on
+``net.onnx``                        the model, parsed; its tensors beside it are not read
 ``net.pt2``                         an exported program (``torch.export.save``)
 ``torchvision:resnet50``            a model of torchvision with random weights
 ``timm:convnext_tiny``              a model of timm with random weights
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from .ir.errors import EnvironmentProblem, ModelError, PrunecError, UsageError
 from .ir.modules import load_module
+from .models import OnnxFile
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,8 @@ def load_source(text: str, inputs: Sequence[InputShape] = (), seed: int = 0) -> 
     """
     if text.endswith(".onnx"):
         check_file(text)
-        return text, _onnx_feeds(text, inputs, seed) if inputs else None
+        file = _parsed(Path(text))
+        return file, _onnx_feeds(file, inputs, seed) if inputs else None
     model, example_inputs = _load_torch(text, seed)
     return model, _torch_inputs(inputs, seed) if inputs else example_inputs
 
@@ -90,20 +92,31 @@ def source_file(text: str) -> str | None:
     return home if home.endswith(".py") else text if _is_file_name(text) else None
 
 
-def data_files(text: str) -> dict[str, str]:
-    """The files that hold the tensors of an ONNX model beside it, by what messages call them."""
-    path = Path(text)
-    if path.suffix != ".onnx" or not path.is_file():
-        return {}
-    from .ir.frontends.onnx_file import external_tensors, parse, readable
+def _parsed(path: Path) -> OnnxFile:
+    from .ir.frontends.onnx_file import parse
 
+    return OnnxFile(path, parse(path))
+
+
+def data_files(model: Any) -> dict[str, str]:
+    """The files that hold the tensors of an ONNX file beside it, by what messages call them."""
+    if not isinstance(model, OnnxFile):
+        return {}
+    from .ir.frontends.onnx_file import external_tensors
+
+    entries = (e for t in external_tensors(model.proto) for e in t.external_data if e.key == "location")
+    return {
+        f"the tensors of {model.path} ({place})": str(model.path.parent / place)
+        for place in sorted({e.value for e in entries})
+    }
+
+
+def data_files_of(text: str) -> dict[str, str]:
+    """The same for the file ``text``; none where it cannot be read, which whoever reads it says."""
     try:
-        with readable(text):
-            tensors = list(external_tensors(parse(path)))
-            places = sorted({e.value for t in tensors for e in t.external_data if e.key == "location"})
+        return data_files(_parsed(Path(text))) if Path(text).suffix == ".onnx" else {}
     except ModelError:
-        return {}  # whoever reads it says so
-    return {f"the tensors of {text} ({place})": str(path.parent / place) for place in places}
+        return {}
 
 
 def _load_torch(text: str, seed: int) -> tuple[Any, Any]:
@@ -280,18 +293,18 @@ def _failed(doing: str, error: BaseException) -> ModelError:
     return ModelError(f"{doing}: {type(error).__name__}: {error}", hint="--debug shows where", cause=error)
 
 
-def _onnx_feeds(path: str, inputs: Sequence[InputShape], seed: int) -> dict[str, Any]:
+def _onnx_feeds(file: OnnxFile, inputs: Sequence[InputShape], seed: int) -> dict[str, Any]:
     """Example inputs for an ONNX file; shapes without a name go to the inputs in order."""
     from .runtime.session import declared_inputs, feeds_for
 
     named = {i.name: i.shape for i in inputs if i.name is not None}
     unnamed = [i.shape for i in inputs if i.name is None]
-    free = [d.name for d in declared_inputs(path) if d.name not in named]
+    free = [d.name for d in declared_inputs(file.proto) if d.name not in named]
     if len(unnamed) > len(free):
         raise UsageError(
-            f"{len(inputs)} --input shapes, but {path} has fewer inputs", hint=f"inputs: {', '.join(free)}"
+            f"{len(inputs)} --input shapes, but {file.path} has fewer inputs", hint=f"inputs: {', '.join(free)}"
         )
-    return feeds_for(path, seed, sizes={**named, **dict(zip(free, unnamed))})
+    return feeds_for(file.proto, seed, sizes={**named, **dict(zip(free, unnamed))})
 
 
 def _torch_inputs(inputs: Sequence[InputShape], seed: int) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:

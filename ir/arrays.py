@@ -1,11 +1,24 @@
-"""Constants are numpy arrays or torch tensors; these few functions treat them alike, without importing torch."""
+"""Constants are numpy arrays or torch tensors; these few functions treat them alike, without importing torch.
+
+Arrays of a model file may be mapped, and changed ones deferred (``deferred.py``): whatever is read once from the first
+element to the last is read in :func:`blocks`.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .deferred import Deferred, forget, is_deferrable
+from .errors import ModelError
+
+_BLOCK = 1 << 20
+"""Elements that are read at a time."""
 
 
 def is_torch(data: Any) -> bool:
@@ -19,13 +32,48 @@ def is_float(data: Any) -> bool:
     return np.issubdtype(data.dtype, np.floating) or "float" in str(data.dtype)
 
 
+def is_meta(data: Any) -> bool:
+    """Whether the data is a torch tensor that has a shape and no values."""
+    return is_torch(data) and bool(data.is_meta)
+
+
+def require_values(data: Any) -> None:
+    """Raise :class:`ModelError` for a tensor without values."""
+    if is_meta(data):
+        raise ModelError(
+            f"weights are on the meta device: one of shape {list(data.shape)} has no values to read",
+            hint="load the weights; without them a compile gives a plan and the module's shapes, with "
+            "score{method=random}, verify=False and measure=False",
+            shape=tuple(data.shape),
+        )
+
+
 def is_finite(data: Any) -> bool:
     """Whether no element is NaN or infinite."""
-    return bool(data.isfinite().all()) if is_torch(data) else bool(np.isfinite(to_numpy(data)).all())
+    return all(bool(np.isfinite(rows).all()) for _, rows in blocks(data))
+
+
+def extremes(data: Any) -> tuple[float, float]:
+    """The smallest and the largest element."""
+    found = [(float(rows.min()), float(rows.max())) for _, rows in blocks(data)]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def blocks(data: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The data in runs of rows, each with the number of its first row, as :func:`to_numpy` gives them."""
+    if not data.shape:
+        yield 0, to_numpy(data)
+        return
+    held = np.asarray(data) if isinstance(data, Deferred) else data
+    step = max(1, _BLOCK // max(1, math.prod(data.shape[1:])))
+    for start in range(0, max(1, data.shape[0]), step):
+        yield start, to_numpy(held[start : start + step])
+    forget(data)
 
 
 def to_numpy(data: Any) -> NDArray[Any]:
     """The data as a numpy array; short floats become float32."""
+    require_values(data)
     if is_torch(data):
         data = data.detach().cpu()
         return np.asarray((data.float() if data.is_floating_point() and data.element_size() < 4 else data).numpy())
@@ -54,6 +102,15 @@ def _index(indices: NDArray[np.int64], data: Any) -> Any:
 
 def keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
     """``data`` at the kept indices of each axis (None = all).  What is kept whole is the same object."""
+    if all(indices is None for indices in kept):
+        return data
+    if is_deferrable(data):
+        shape = tuple(n if k is None else len(k) for n, k in zip(data.shape, kept, strict=True))
+        return Deferred(data, partial(_keep, kept=kept), shape)
+    return _keep(data, kept)
+
+
+def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
     for d, indices in enumerate(kept):
         if indices is None:
             continue
@@ -68,6 +125,12 @@ def masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
     """A copy of ``data`` with zeros at the positions that were not kept."""
     if all(indices is None for indices in kept):
         return data
+    if is_deferrable(data):
+        return Deferred(data, partial(_masked, kept=kept), data.shape)
+    return _masked(data, kept)
+
+
+def _masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
     data = data.detach().clone() if is_torch(data) else np.array(data)
     for d, indices in enumerate(kept):
         if indices is None:
@@ -77,3 +140,10 @@ def masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
         where = (slice(None),) * d + (np.flatnonzero(dead),)
         data[where] = 0
     return data
+
+
+def changed(data: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+    """What ``change`` makes of ``data``, which keeps its shape, as the same sort of object."""
+    if is_deferrable(data):
+        return Deferred(data, lambda held: like(change(to_numpy(held)), held), data.shape)
+    return like(change(to_numpy(data)), data)

@@ -87,7 +87,7 @@ def _causes(analysis: Analysis) -> list[_Cause]:
     return list(found.values())
 
 
-Carried = tuple[Place, NDArray[np.int32]]
+Carried = tuple[Place, NDArray[np.int64]]
 
 
 def _places(analysis: Analysis, free: Solution, values: Iterable[Value]) -> Iterator[Carried]:
@@ -96,7 +96,7 @@ def _places(analysis: Analysis, free: Solution, values: Iterable[Value]) -> Iter
     for value in values:
         name = constants[value].name if value in constants else value.name
         for d, axis in enumerate(analysis.axes.get(value) or ()):
-            yield (name, d), free.unit_rows(axis).indices
+            yield (name, d), free.needs(axis)[1]
 
 
 class _Nodes:

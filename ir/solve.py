@@ -28,6 +28,33 @@ _MAX_ROUNDS = 64
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of numbers, one after another: row ``k`` is ``numbers[starts[k] : starts[k + 1]]``."""
+
+    starts: Index
+    numbers: Index
+
+    @classmethod
+    def of(cls, matrix: sp.csr_matrix) -> Rows:
+        """The columns in which each row of a sparse matrix has an entry."""
+        return cls(matrix.indptr, matrix.indices)
+
+    @classmethod
+    def grouped(cls, keys: Index, numbers: Index, count: int) -> Rows:
+        """The numbers that have each key of 0 … ``count - 1``, in their order."""
+        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=count))])
+        return cls(starts, numbers[np.argsort(keys, kind="stable")])
+
+    def pairs(self, rows: Index) -> tuple[Index, Index]:
+        """(k, number) for every number of ``rows[k]``, in order."""
+        start = self.starts[rows].astype(np.int64)
+        count = self.starts[rows + 1] - start
+        which = np.repeat(np.arange(rows.size), count)
+        before = np.cumsum(count) - count
+        return which, self.numbers[np.arange(which.size) + (start - before)[which]]
+
+
+@dataclass(frozen=True, eq=False)
 class Solution:
     """Which units an atom depends on.
 
@@ -53,10 +80,14 @@ class Solution:
         """Boolean sparse matrix (positions, units): the units that each position of ``axis`` needs."""
         return self.members[self.component[axis]]
 
-    def alive(self, dropped: Iterable[int]) -> NDArray[np.bool_]:
+    def needs(self, axis: Axis) -> tuple[Index, Index]:
+        """Pairs (position of ``axis``, unit that it needs), in the order of the positions."""
+        return Rows.of(self.members).pairs(self.component[axis])
+
+    def alive(self, dropped: Iterable[int] | Index) -> NDArray[np.bool_]:
         """For each atom whether it is alive once the units ``dropped`` are removed."""
         mask = np.zeros(self.units, np.int32)
-        mask[np.fromiter(dropped, np.int64)] = 1
+        mask[dropped if isinstance(dropped, np.ndarray) else np.fromiter(dropped, np.int64)] = 1
         dead = self.members @ mask > 0
         alive: NDArray[np.bool_] = ~dead[self.component]
         return alive

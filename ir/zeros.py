@@ -81,7 +81,8 @@ class Zeros:
         return self._number(operand) if operand in self.graph.constants else None
 
     def _number(self, constant: Value) -> float:
-        return float(arrays.to_numpy(self.graph.constants[constant].data).ravel()[0])
+        data = self.graph.constants[constant].data
+        return math.nan if arrays.is_meta(data) else float(arrays.to_numpy(data).ravel()[0])
 
     def _gives_zero(self, node: Node, given: list[float | None], probe: float) -> bool:
         numbers = [np.array([probe if x is None else x]) for x in given]

@@ -60,8 +60,10 @@ def _is_even(graph: Graph, value: Value) -> bool:
     constant = graph.constants[value]
     if constant.role != "literal" or not 1 < int(np.prod(value.shape or ())) <= _LARGEST_FILL:
         return False
-    data = arrays.to_numpy(constant.data) if arrays.is_float(constant.data) else None
-    return data is not None and bool((data == data.flat[0]).all())
+    if arrays.is_meta(constant.data) or not arrays.is_float(constant.data):
+        return False
+    data = arrays.to_numpy(constant.data)
+    return bool((data == data.flat[0]).all())
 
 
 def _fresh(name: str, taken: set[str]) -> str:

@@ -95,19 +95,16 @@ class _Propagation:
         return arrays.to_numpy(self.graph.constants[value].data).astype(np.float64)
 
     def _layer(self, node: Node) -> Known | None:
-        weight = self._data(node.inputs[1])
-        if weight is None or node.output.shape is None or node.attrs.get("scaled"):
+        held = self.graph.constants.get(node.inputs[1]) if node.inputs[1] is not None else None
+        if held is None or node.output.shape is None or node.attrs.get("scaled"):
             return None
         given = node.inputs[2] if len(node.inputs) > 2 else None
         bias = self._data(given)
         if given is not None and bias is None:
             return None
-        summed = weight.reshape(*weight.shape[:2], -1).sum(2)
-        active = np.abs(weight).reshape(*weight.shape[:2], -1).sum(2) > 0
-        levels = _spread(self._usable(node), weight.shape, node)
-        unknown = (active & np.isnan(levels)).any(1)
-        constant = (summed * np.where(np.isnan(levels), 0.0, levels)).sum(1) + (0.0 if bias is None else bias)
-        return Known(_channel_axis(node), np.where(unknown, np.nan, constant))
+        levels = _spread(self._usable(node), tuple(held.data.shape), node)
+        parts = [_constant_rows(rows, levels[start : start + len(rows)]) for start, rows in arrays.blocks(held.data)]
+        return Known(_channel_axis(node), np.concatenate(parts) + (0.0 if bias is None else bias))
 
     def _usable(self, node: Node) -> Vector:
         """Levels of the layer's input that survive its padding; NaN for the others."""
@@ -177,6 +174,16 @@ class _Propagation:
         return Known(fact.axis - gone, fact.level)
 
 
+def _constant_rows(weight: NDArray[Any], levels: Vector) -> Vector:
+    """What rows (r, i, *) of a weight make of constants (r, i) that they read; NaN where one is not constant."""
+    flat = weight.reshape(*weight.shape[:2], -1)
+    unknown = ((flat != 0).any(2) & np.isnan(levels)).any(1)
+    if unknown.all():
+        return np.full(len(flat), np.nan)
+    summed = flat.astype(np.float64).sum(2)
+    return np.where(unknown, np.nan, (summed * np.where(np.isnan(levels), 0.0, levels)).sum(1))
+
+
 def usable(node: Node, level: Vector) -> Vector:
     """Constants that a layer can take into its bias: all without padding, zeros with it; NaN for the others."""
     if node.op == "conv" and node.attrs.get("padded", True):
@@ -206,19 +213,18 @@ def _removable(groups: Groups, known: dict[Value, Known]) -> NDArray[np.int64]:
         for value in node.outputs:
             fact = known.get(value)
             for d, axis in enumerate(analysis.axes[value] or ()):
-                rows = solution.unit_rows(axis)
                 if fact is None or fact.axis != d:
-                    stay[rows.indices] = True
+                    stay[solution.needs(axis)[1]] = True
                     continue
                 blocked = np.isnan(fact.level)
                 for reader in readers.get(value, ()):
                     blocked |= _blocks(reader, value, fact, known, readers, analysis.graph.outputs)
-                stay[rows[np.flatnonzero(blocked)].indices] = True
+                stay[solution.needs(axis[blocked])[1]] = True
     dropped = ~stay
-    for rows in groups.widths():  # a layer that is dead altogether keeps one channel
-        dead = np.asarray((rows @ dropped.astype(np.int32)) > 0).ravel()
+    for width in groups.widths():  # a layer that is dead altogether keeps one channel
+        dead = np.bincount(width.position, dropped[width.unit], width.size) > 0
         if dead.all():
-            dropped[rows[0].indices] = False
+            dropped[width.unit[width.position == 0]] = False
     return np.flatnonzero(dropped).astype(np.int64)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -12,7 +13,12 @@ from ..ir import arrays
 from ..ir.analysis import Analysis
 from ..ir.axes import Axis
 from ..ir.graph import Constant, Node, Value, reads
-from ..ir.opset import OPS, Alive, Cost
+from ..ir.opset import OPS, Alive, Analysed, Cost, Macs
+
+Count = Callable[[Axis], int]
+"""How many positions of an axis are alive."""
+
+Term = Callable[[Count], float]
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,25 @@ class CostModel:
 
     def macs(self, alive: Alive) -> float:
         """Multiply-accumulates of one example run (the traced batch included)."""
+        return self._sum("macs", alive)
+
+    def terms(self, name: str) -> list[Term]:
+        """The summands of ``macs`` or ``params``."""
+        return {"macs": self._macs_terms, "params": self._params_terms}[name]
+
+    def _sum(self, name: str, alive: Alive) -> float:
         count = _Counts(alive)
-        sites = self.analysis.sites.values()
-        return sum(op.macs(Cost(s, count)) for s in sites if (op := OPS.get(s.node.op)) is not None and op.macs)
+        return sum((term(count) for term in self.terms(name)), 0.0)
+
+    @cached_property
+    def _macs_terms(self) -> list[Term]:
+        sites = ((s, OPS.get(s.node.op)) for s in self.analysis.sites.values())
+        return [partial(_macs, s, op.macs) for s, op in sites if op is not None and op.macs]
+
+    @cached_property
+    def _params_terms(self) -> list[Term]:
+        parameters = (v for v, c in self._read.items() if c.role == "parameter")
+        return [partial(_elements, tuple(self.analysis.axes[v] or ())) for v in parameters]
 
     def uncounted(self) -> list[Uncounted]:
         """Ops that :meth:`macs` leaves out because they are not understood: kinds, most parameters first."""
@@ -58,9 +80,7 @@ class CostModel:
 
     def params(self, alive: Alive) -> float:
         """Elements of the parameters that the graph reads; tied ones count once."""
-        count = _Counts(alive)
-        axes = (self.analysis.axes[v] or [] for v, c in self._read.items() if c.role == "parameter")
-        return float(sum(math.prod(count(a) for a in each) for each in axes))
+        return self._sum("params", alive)
 
     def size_bytes(self, alive: Alive) -> float:
         """Bytes of all constants that the graph reads."""
@@ -79,6 +99,14 @@ class CostModel:
         graph = self.analysis.graph
         used = {v for node in graph.nodes for v in reads(node)}
         return {v: c for v, c in graph.constants.items() if v in used}
+
+
+def _macs(site: Analysed, macs: Macs, count: Count) -> float:
+    return macs(Cost(site, count))
+
+
+def _elements(axes: tuple[Axis, ...], count: Count) -> float:
+    return float(math.prod(count(axis) for axis in axes))
 
 
 class _Counts:

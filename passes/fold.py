@@ -6,7 +6,7 @@ batch norms and the emitted ONNX does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..ir.analysis import analyse
 from ..ir.graph import Graph, Node, Value, substitute
 from .base import Kind, Pass, State, register
 from .constants import fold_constants
-from .rewrite import set_bias, set_data
+from .rewrite import set_bias
 
 
 @register
@@ -124,6 +124,6 @@ def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArra
     assert weight is not None
     held = graph.constants[weight]
     shaped = scale.reshape(-1, *[1] * (len(held.data.shape) - 1))
-    set_data(graph, weight, arrays.to_numpy(held.data) * shaped)
+    graph.constants[weight] = replace(held, data=arrays.changed(held.data, lambda data: data * shaped))
     old = _data(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
     set_bias(graph, layer, shift if old is None else old * scale + shift)

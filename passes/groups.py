@@ -37,6 +37,15 @@ class Group:
         return len(self.units)
 
 
+@dataclass(frozen=True, eq=False)
+class Width:
+    """An axis of ``size`` positions as pairs: ``position[k]`` needs ``unit[k]``, in the order of the positions."""
+
+    position: Units
+    unit: Units
+    size: int
+
+
 @dataclass(eq=False)
 class Groups:
     """All groups of an analysed graph, and what planners ask about units."""
@@ -62,20 +71,17 @@ class Groups:
         """For each atom that it is alive: nothing is dropped."""
         return self.analysis.solution.alive(())
 
-    def widths(self) -> list[sp.csr_matrix]:
-        """For each distinct axis without a kept position: the units that each of its positions needs.
-
-        A plan leaves at least one position of each alive.
-        """
+    def widths(self) -> list[Width]:
+        """Each distinct axis without a kept position: a plan leaves at least one position of each alive."""
         solution = self.analysis.solution
-        seen: dict[bytes, sp.csr_matrix] = {}
-        for axes in self.analysis.axes.values():
-            for axis in axes or ():
-                components = solution.component[axis]
-                if components.size and (components != 0).all():
-                    key = components.tobytes()
-                    if key not in seen:
-                        seen[key] = solution.members[components]
+        distinct = {id(axis): axis for axes in self.analysis.axes.values() for axis in axes or ()}
+        seen: dict[bytes, Width] = {}
+        for axis in distinct.values():
+            components = solution.component[axis]
+            if components.size and components.all():
+                key = components.tobytes()
+                if key not in seen:
+                    seen[key] = Width(*solution.needs(axis), axis.size)
         return list(seen.values())
 
 
@@ -128,25 +134,43 @@ def find_groups(analysis: Analysis) -> Groups:
     return Groups(analysis, _distinct(groups), group_of)
 
 
-def _products(analysis: Analysis, places: list[tuple[Value, int]]) -> dict[int, sp.csc_matrix]:
-    """The places whose positions need more than one unit: boolean sparse matrices (positions, units)."""
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """An axis whose positions need several units: a boolean sparse matrix (positions, its own ``units``, ascending)."""
+
+    units: Units
+    needs: sp.csc_matrix
+
+    @classmethod
+    def of(cls, position: Units, unit: Units, size: int) -> _Product:
+        units, column = np.unique(unit, return_inverse=True)
+        return cls(units, sp.csc_matrix((np.ones(unit.size, np.int32), (position, column)), (size, units.size)))
+
+    def together(self, units: list[int]) -> NDArray[np.bool_]:
+        """Which of ``units``, pairwise, some position needs both of."""
+        part = self.needs[:, np.searchsorted(self.units, units)]
+        return np.asarray((part.T @ part).toarray() > 0)
+
+
+def _products(analysis: Analysis, places: list[tuple[Value, int]]) -> dict[int, _Product]:
+    """The places whose positions need more than one unit."""
     found = {}
     for k, (value, d) in enumerate(places):
-        rows = analysis.solution.unit_rows((analysis.axes[value] or [])[d])
-        if np.diff(rows.indptr).max() > 1:
-            found[k] = rows.tocsc()
+        axis = (analysis.axes[value] or [])[d]
+        position, unit = analysis.solution.needs(axis)
+        if position.size and np.bincount(position).max() > 1:
+            found[k] = _Product.of(position, unit, axis.size)
     return found
 
 
-def _kinds(units: list[int], matrix: sp.csr_matrix, products: dict[int, sp.csc_matrix]) -> list[list[int]]:
+def _kinds(units: list[int], matrix: sp.csr_matrix, products: dict[int, _Product]) -> list[list[int]]:
     """Units of the same places taken apart where they are factors of one product: heads, and head dimensions."""
     at = [k for k in matrix.indices[matrix.indptr[units[0]] : matrix.indptr[units[0] + 1]] if k in products]
     if len(units) == 1 or not at:
         return [units]
     together = np.zeros((len(units), len(units)), bool)
     for k in at:
-        part = products[k][:, units].astype(np.int32)
-        together |= (part.T @ part).toarray() > 0
+        together |= products[k].together(units)
     count, label = connected_components(~together | np.eye(len(units), dtype=bool), directed=False)
     return [[u for u, kind in zip(units, label, strict=True) if kind == n] for n in range(count)]
 
@@ -159,7 +183,7 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matr
     for value in analysis.graph.constants:
         for d, axis in enumerate(analysis.axes[value] or ()):
             if solution.component[axis].any():
-                unit, count = np.unique(solution.unit_rows(axis).indices, return_counts=True)
+                unit, count = np.unique(solution.needs(axis)[1], return_counts=True)
                 units.append(unit)
                 columns.append(np.full(unit.size, len(places)))
                 counts.append(count)
@@ -181,8 +205,7 @@ def reading_ops(graph: Graph) -> dict[Value, list[str]]:
 
 
 def _name(places: tuple[tuple[str, int], ...]) -> str:
-    ranked = sorted(places, key=lambda p: (p[1], not p[0].endswith("weight"), places.index(p)))
-    name, axis = ranked[0]
+    name, axis = min(places, key=lambda p: (p[1], not p[0].endswith("weight")))
     return f"{name}:{axis}"
 
 

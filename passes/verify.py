@@ -67,6 +67,8 @@ class _Proof:
         self.checked = 0
 
     def report(self) -> dict[str, Any]:
+        for constant in self.analysis.graph.constants.values():
+            arrays.require_values(constant.data)
         self._own_weights()
         self._random_weights()
         self._each_unit_alone()
@@ -265,7 +267,7 @@ def norm_tied(groups: Groups) -> Units:
         op = OPS.get(site.node.op)
         for k, dims in op.normalised_axes(site.node).items() if op else ():
             for d in dims:
-                found.append(solution.unit_rows((site.operands[k] or [])[d]).indices)
+                found.append(solution.needs((site.operands[k] or [])[d])[1])
     return np.intersect1d(np.concatenate(found), groups.prunable)
 
 
@@ -289,14 +291,13 @@ def _randomised(constant: Constant, rng: np.random.Generator) -> Constant:
     data = constant.data
     if constant.role == "literal" or not arrays.is_float(data) or np.prod(data.shape) < 2:
         return constant
-    array = arrays.to_numpy(data)
-    low, high = float(array.min()), float(array.max())
+    low, high = arrays.extremes(data)
     if low != high and max(abs(low), abs(high)) > 1e-4:
         return constant
     if low > 0 or constant.name.endswith("var"):
-        fresh = rng.uniform(0.5, 1.5, array.shape)
+        fresh = rng.uniform(0.5, 1.5, data.shape)
     else:
-        fresh = rng.normal(0, np.sqrt(2 / max(1, array[0].size)) if array.ndim > 1 else 0.1, array.shape)
+        fresh = rng.normal(0, np.sqrt(2 / max(1, math.prod(data.shape[1:]))) if data.ndim > 1 else 0.1, data.shape)
     return replace(constant, data=arrays.like(fresh, data))
 
 

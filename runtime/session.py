@@ -14,12 +14,12 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ..ir.emit.onnx_external import open_session
+from ..ir.emit.onnx_external import Emitted, open_session
 from ..ir.emit.onnx_run import limited
-from ..ir.errors import ModelError, UsageError, first_line
+from ..ir.errors import ModelError, PrunecError, UsageError, first_line
 
 Array = NDArray[Any]
-Source = onnx.ModelProto | bytes | str | Path
+Source = onnx.ModelProto | Emitted | bytes | str | Path
 
 IMAGE_SIZE = 224
 """Height and width of a 4-D input that declares none."""
@@ -126,7 +126,7 @@ def declared_inputs(model: Session | Source) -> tuple[Input, ...]:
     """What a model says about its inputs; initialisers that are listed as inputs do not count."""
     if isinstance(model, Session):
         return model.inputs
-    graph = _read(model).graph
+    graph = model.graph if isinstance(model, Emitted) else _read(model).graph
     stored = {t.name for t in graph.initializer}
     return tuple(_declared(value) for value in graph.input if value.name not in stored)
 
@@ -178,7 +178,7 @@ def _show(shape: Sequence[Any]) -> str:
     return "x".join("?" if d is None else str(d) for d in shape) or "a scalar"
 
 
-def _read(model: Source) -> onnx.ModelProto:
+def _read(model: onnx.ModelProto | bytes | str | Path) -> onnx.ModelProto:
     """The model itself, without tensors that lie in other files."""
     if isinstance(model, onnx.ModelProto):
         return model
@@ -230,7 +230,7 @@ def _open(model: Source, threads: int, name: str) -> ort.InferenceSession:
     return _load(model, threads, name)
 
 
-def _load(source: str | bytes | onnx.ModelProto, threads: int, name: str) -> ort.InferenceSession:
+def _load(source: str | bytes | onnx.ModelProto | Emitted, threads: int, name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -239,9 +239,11 @@ def _load(source: str | bytes | onnx.ModelProto, threads: int, name: str) -> ort
     options.log_severity_level = 3  # errors come as exceptions
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     try:
-        if isinstance(source, onnx.ModelProto):
+        if isinstance(source, (onnx.ModelProto, Emitted)):
             return open_session(source, options)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except PrunecError:
+        raise
     except Exception as error:  # the runtime's own exceptions share no base class
         raise ModelError(
             f"ONNX Runtime cannot load {name}: {first_line(error)}",

@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper
 
 from prunec.ir.errors import ModelError, UsageError
+from prunec.models import OnnxFile
 from prunec.pt2 import load_program
 from prunec.sources import InputShape, load_source
 
@@ -114,7 +115,11 @@ def test_inputs_for_onnx_sources(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", values[:2], values[2:])
     path = str(tmp_path / "m.onnx")
     onnx.save(helper.make_model(graph), path)
-    assert load_source(path) == (path, None)
+    file, inputs = load_source(path)
+    assert isinstance(file, OnnxFile)
+    assert file.path == Path(path)
+    assert [v.name for v in file.proto.graph.input] == ["a", "b"]
+    assert inputs is None
     _, feeds = load_source(path, [InputShape((2, 7))])
     assert {k: (v.shape, v.dtype) for k, v in feeds.items()} == dict.fromkeys("ab", ((2, 7), np.dtype(np.int64)))
     with pytest.raises(UsageError, match="no input 'c'"):

@@ -1,7 +1,7 @@
-"""The ONNX emitter: a graph becomes a ModelProto, the same bytes for the same graph; and runs in ONNX Runtime.
+"""The ONNX emitter: a graph becomes an ONNX model, the same bytes for the same graph; and runs in ONNX Runtime.
 
 Inputs and outputs are declared as in the source, symbolic axes included; shapes of what lies between are left out,
-because they are no longer those of the source.  Start at :func:`emit`.
+because they are no longer those of the source.  Start at :func:`emitted`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.version_converter import convert_version
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from ..errors import ModelError, first_line
+from ..deferred import is_deferrable
+from ..errors import ModelError, PrunecError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
-from .onnx_external import open_session
+from .onnx_external import Emitted, open_session
 from .onnx_run import limited
 
 Array = NDArray[Any]
@@ -30,7 +31,12 @@ DOUBLE = False
 
 
 def emit(graph: Graph, opset: int | None = None) -> ModelProto:
-    """The model that ``graph`` is.
+    """The whole model that ``graph`` is; see :func:`emitted`."""
+    return emitted(graph, opset).whole()
+
+
+def emitted(graph: Graph, opset: int | None = None) -> Emitted:
+    """The model that ``graph`` is; what lies on disk is left there until it is needed.
 
     ``opset`` asks for another version of the default domain than the source's.
 
@@ -41,7 +47,7 @@ def emit(graph: Graph, opset: int | None = None) -> ModelProto:
     """
     model = _Writer(graph).write()
     if opset is not None and opset != graph.source["opset"]:
-        model = _converted(model, opset)
+        return Emitted(_converted(model.whole(), opset))
     return model
 
 
@@ -63,8 +69,9 @@ class _Writer:
         self.env: dict[Value, gs.Tensor] = {}
         self.names: set[str] = set()
         self.last: list[gs.Node] = []
+        self.on_disk: dict[str, Any] = {}
 
-    def write(self) -> ModelProto:
+    def write(self) -> Emitted:
         wanted = [v.name for v in self.source["declared_outputs"]]
         inputs = [
             self._named(v, d.name) for v, d in zip(self.graph.inputs, self.source["declared_inputs"], strict=True)
@@ -75,7 +82,7 @@ class _Writer:
         model = self._exported(gs.Graph([*nodes, *self.last], inputs, outputs, name=self.source["name"]))
         for made, node in zip(model.graph.node, self.graph.nodes, strict=False):
             made.attribute.extend(self._renamed(a, node) for a in node.call.get("protos", ()))
-        return self._declared(model)
+        return Emitted(self._declared(model), self.on_disk)
 
     def _exported(self, imported: gs.Graph) -> ModelProto:
         imported.opset = self.source["opset"]
@@ -98,8 +105,11 @@ class _Writer:
     def _output(self, value: Value, name: str) -> gs.Tensor:
         """The tensor of an output; one that is no node's result, or a second name of one, is copied."""
         constant = self.graph.constants.get(value)
-        if value not in self.env and (constant is None or constant.name == name):
-            return self._named(value, name) if constant is None else self.env.setdefault(value, _stored(name, constant))
+        if value not in self.env and constant is None:
+            return self._named(value, name)
+        if value not in self.env and constant is not None and constant.name == name:
+            self.env[value] = self._stored(name, constant)
+            return self.env[value]
         if value in self.graph.inputs and self.env[value].name == name:
             return self.env[value]
         out = gs.Variable(name)
@@ -117,8 +127,17 @@ class _Writer:
         if value not in self.env:
             constant = self.graph.constants.get(value)
             name = self._unique(value.name if constant is None or constant.role == "literal" else constant.name)
-            self.env[value] = gs.Variable(name) if constant is None else _stored(name, constant)
+            self.env[value] = gs.Variable(name) if constant is None else self._stored(name, constant)
         return self.env[value]
+
+    def _stored(self, name: str, constant: Constant) -> gs.Constant:
+        """An initialiser; the array becomes bytes once, when the model is made."""
+        data = constant.data
+        if not is_deferrable(data):
+            return gs.Constant(name, LazyValues(numpy_helper.from_array(np.asarray(data), name)))
+        self.on_disk[name] = data
+        kind = helper.np_dtype_to_tensor_dtype(data.dtype)
+        return gs.Constant(name, LazyValues(TensorProto(name=name, data_type=kind, dims=data.shape, raw_data=b"")))
 
     def _unique(self, name: str) -> str:
         found, k = name, 1
@@ -179,11 +198,6 @@ def _rename_node(node: NodeProto, table: Mapping[str, str]) -> None:
             _rename(inner, table)
 
 
-def _stored(name: str, constant: Constant) -> gs.Constant:
-    """An initialiser; the array becomes bytes once, when the model is made."""
-    return gs.Constant(name, LazyValues(numpy_helper.from_array(np.asarray(constant.data), name)))
-
-
 # ---------------------------------------------------------------------- running a graph
 
 
@@ -195,11 +209,11 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
     ModelError
         ONNX Runtime cannot load or run the model.
     """
-    model = emit(graph)
+    model = emitted(graph)
     feeds = {v.name: np.asarray(x) for v, x in zip(model.graph.input, inputs, strict=True)}
     try:
         return limited(_session(model), None, feeds)
-    except ModelError:
+    except PrunecError:
         raise
     except Exception as error:  # the runtime's exceptions share no base class
         shapes = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in feeds.items())
@@ -209,7 +223,7 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
         ) from error
 
 
-def _session(model: ModelProto) -> ort.InferenceSession:
+def _session(model: ModelProto | Emitted) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

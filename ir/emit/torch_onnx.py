@@ -15,6 +15,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from ..arrays import require_values
 from ..errors import ModelError, first_line
 from ..frontends.fx_names import NAMES
 from ..graph import Graph
@@ -33,8 +34,10 @@ def emit(graph: Graph, opset: int | None = None) -> onnx.ModelProto:
     Raises
     ------
     ModelError
-        When an op has no ONNX form in that opset.
+        When an op has no ONNX form in that opset, or the weights have no values.
     """
+    for constant in graph.constants.values():
+        require_values(constant.data)
     wanted = opset or DEFAULT_OPSET
     try:
         with _quiet():

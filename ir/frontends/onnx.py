@@ -55,7 +55,9 @@ from .onnx_ties import is_tie, sizes_read, unshared, without_unused
 Array = NDArray[Any]
 
 
-def from_onnx(model: ModelProto | str | Path, example_inputs: Mapping[str, Array] | None = None) -> Graph:
+def from_onnx(
+    model: ModelProto | str | Path, example_inputs: Mapping[str, Array] | None = None, path: Path | None = None
+) -> Graph:
     """The graph of an ONNX model.
 
     Parameters
@@ -64,13 +66,15 @@ def from_onnx(model: ModelProto | str | Path, example_inputs: Mapping[str, Array
         A path (external data is mapped, not read) or a model in memory, which stays as it is.
     example_inputs
         Arrays by input name, for the sizes that the model leaves open.
+    path
+        Where a model in memory was read from, for the tensors that lie beside it.
 
     Raises
     ------
     ModelError
         The model cannot be read, is not valid, or the example inputs do not fit it.
     """
-    path = None if isinstance(model, ModelProto) else Path(model)
+    path = path if isinstance(model, ModelProto) else Path(model)
     proto = model if isinstance(model, ModelProto) else parse(Path(model))
     where = str(path or "the model")
     with readable(where):

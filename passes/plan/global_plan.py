@@ -7,7 +7,9 @@ given back to the groups whose next block scores highest.
 
 from __future__ import annotations
 
+import heapq
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from ...ir.errors import BudgetError, UsageError
 from ..base import Kind, Pass, State, register
 from ..groups import Group, Groups, Units
+from ..meter import Meter
 from .patterns import chosen
 from .plan import Plan
 
@@ -122,10 +125,12 @@ class _Ranked:
 
     def nearest(self, count: int) -> int:
         """The allowed count next to ``count``; the larger of two that are equally far."""
-        return min(self.allowed, key=lambda a: (abs(a - count), -a))
+        at = bisect_left(self.allowed, count)
+        return min(self.allowed[max(at - 1, 0) : at + 1], key=lambda a: (abs(a - count), -a))
 
     def next(self, count: int) -> int | None:
-        return next((a for a in self.allowed if a > count), None)
+        at = bisect_right(self.allowed, count)
+        return self.allowed[at] if at < len(self.allowed) else None
 
 
 class _Search:
@@ -158,14 +163,13 @@ class _Search:
 
     def _protect(self) -> None:
         """The best position of every axis that could otherwise vanish is never dropped."""
-        for rows in self.groups.widths():
-            rows = rows.tocsr()
-            count = np.diff(rows.indptr)
+        for width in self.groups.widths():
+            count = np.bincount(width.position, minlength=width.size)
             if not count.all():
                 continue
-            weakest = np.minimum.reduceat(self.scores[rows.indices], rows.indptr[:-1])
-            best = int(weakest.argmax())
-            self.scores[rows.indices[rows.indptr[best] : rows.indptr[best + 1]]] = np.inf
+            first = np.cumsum(count) - count
+            best = int(np.minimum.reduceat(self.scores[width.unit], first).argmax())
+            self.scores[width.unit[first[best] : first[best] + count[best]]] = np.inf
 
     def _rank(self, group: Group, block: int) -> _Ranked:
         order = group.units[np.argsort(-self.scores[group.units], kind="stable")]
@@ -229,50 +233,56 @@ class _Search:
 
     def _give_back(self, counts: list[int]) -> list[int]:
         """Spend what rounding left over on the groups whose next block scores highest."""
-        counts = list(counts)
-        stuck: set[int] = set()
-        while len(stuck) < len(self.ranked):
-            open_ = [(self._gain(k, counts[k]), k) for k in range(len(self.ranked)) if k not in stuck]
-            gain, k = max(open_, key=lambda pair: (pair[0], -pair[1]))
-            wider = self.ranked[k].next(counts[k])
-            if gain == -math.inf or wider is None:
-                break
-            trial = [*counts[:k], wider, *counts[k + 1 :]]
-            if self._fits(trial):
-                counts = trial
-            else:
-                stuck.add(k)
+        counts, gone = list(counts), self._gone(counts)
+        meter = Meter(self.groups, tuple(k for k in self.budgets if k != "ratio"), self._dropped(counts))
+        open_ = [step for k, count in enumerate(counts) if (step := self._step(k, count)) is not None]
+        heapq.heapify(open_)
+        while open_:
+            _, k, wider = heapq.heappop(open_)
+            block = self.ranked[k].order[counts[k] : wider]
+            meter.take_back(block)
+            if not self._within({**self._relative(meter.totals), "ratio": (gone - block.size) / self.total}):
+                meter.drop(block)
+                continue
+            counts[k], gone = wider, gone - block.size
+            if (step := self._step(k, wider)) is not None:
+                heapq.heappush(open_, step)
         return counts
 
-    def _gain(self, k: int, count: int) -> float:
+    def _step(self, k: int, count: int) -> tuple[float, int, int] | None:
+        """The next block of a group, to be sorted: what scores highest first; None where all is kept."""
         wider = self.ranked[k].next(count)
         if wider is None:
-            return -math.inf
+            return None
         block = self.ranked[k].levels[count:wider]
-        return float(np.where(np.isfinite(block), block, 1e30).mean())
+        return -float(np.where(np.isfinite(block), block, 1e30).mean()), k, wider
 
     # ------------------------------------------------------------------ costs
 
     def _fits(self, counts: list[int]) -> bool:
+        return self._within(self._costs(counts, tuple(self.budgets)))
+
+    def _within(self, costs: dict[str, float]) -> bool:
+        """Whether ``costs``, as :meth:`_costs` gives them, meet the budget."""
         limits = {k: 1 - v if k == "ratio" else v for k, v in self.budgets.items()}
-        costs = self._costs(counts, tuple(limits))
         return all((1 - costs[k] if k == "ratio" else costs[k]) <= limits[k] + _EPSILON for k in limits)
 
     def _costs(self, counts: list[int], which: tuple[str, ...]) -> dict[str, float]:
         """``ratio`` (dropped units), ``macs`` and ``params`` (compact/dense) of keeping so many of each group."""
         found: dict[str, float] = {}
         if "ratio" in which:
-            found["ratio"] = sum(len(r.group) - c for r, c in zip(self.ranked, counts, strict=True)) / self.total
+            found["ratio"] = self._gone(counts) / self.total
         if "macs" in which or "params" in which:
-            alive = self.groups.alive(self._dropped(counts))
-            measure: dict[str, Callable[[Any], float]] = {
-                "macs": self.groups.cost.macs,
-                "params": self.groups.cost.params,
-            }
-            for name in ("macs", "params"):
-                if name in which:
-                    found[name] = measure[name](alive) / max(self.dense[name], 1.0)
+            alive, cost = self.groups.alive(self._dropped(counts)), self.groups.cost
+            measure: dict[str, Callable[[Any], float]] = {"macs": cost.macs, "params": cost.params}
+            found |= self._relative({name: measure[name](alive) for name in measure if name in which})
         return found
+
+    def _gone(self, counts: list[int]) -> int:
+        return sum(len(r.group) - c for r, c in zip(self.ranked, counts, strict=True))
+
+    def _relative(self, totals: dict[str, float]) -> dict[str, float]:
+        return {name: total / max(self.dense[name], 1.0) for name, total in totals.items()}
 
     def _dropped(self, counts: list[int]) -> Units:
         parts = [r.order[c:] for r, c in zip(self.ranked, counts, strict=True)]

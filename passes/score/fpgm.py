@@ -16,12 +16,12 @@ def fpgm(scoring: Scoring) -> Scores:
     scores = scoring.zeros()
     analysis = scoring.groups.analysis
     for parameter in scoring.parameters():
-        if parameter.data.ndim < 2:
+        if len(parameter.shape) < 2:
             continue
         for d, atoms in enumerate((analysis.axes[parameter.value] or [])[:1]):
             if analysis.solution.component[atoms].any():
                 flat = np.moveaxis(parameter.data, d, 0).reshape(parameter.data.shape[d], -1).astype(np.float64)
-                scores += scoring.spread(parameter, d, _distances(flat))
+                scoring.add(scores, parameter, d, _distances(flat))
     return scores
 
 

@@ -13,4 +13,4 @@ def l1(scoring: Scoring) -> Scores:
     ----------
     Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.1 (there for a single filter).
     """
-    return scoring.total(lambda p: np.abs(p.data))
+    return scoring.total_by_rows(lambda p: np.abs)

@@ -8,4 +8,4 @@ from .scoring import Scores, Scoring, criterion
 @criterion("l2")
 def l2(scoring: Scoring) -> Scores:
     """Euclidean norm of everything that goes with a unit."""
-    return np.sqrt(scoring.total(lambda p: np.square(p.data)))
+    return np.sqrt(scoring.total_by_rows(lambda p: np.square))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from .scoring import Parameter, Scores, Scoring, criterion
 
+Block = NDArray[Any]
 _EXACT = 1 << 12
 """Elements up to which a layer is sorted; in larger ones squares are summed in bins of 1/128 relative width."""
 
@@ -21,16 +25,25 @@ def lamp(scoring: Scoring) -> Scores:
     ----------
     Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, equation 4 (there for elements).
     """
-    return scoring.total(_elements)
+    return scoring.total_by_rows(_element)
 
 
-def _elements(parameter: Parameter) -> NDArray[Any]:
-    if parameter.data.ndim < 2:
-        return np.zeros(parameter.data.shape, np.float32)
-    squares = np.square(parameter.data, dtype=np.float32).ravel()
-    tails = _sorted_tails(squares) if squares.size <= _EXACT else _binned_tails(squares)
-    shaped: NDArray[Any] = (squares / np.maximum(tails, np.finfo(np.float32).tiny)).reshape(parameter.data.shape)
-    return shaped
+def _element(parameter: Parameter) -> Callable[[Block], Block]:
+    if len(parameter.shape) < 2:
+        return lambda rows: np.zeros(rows.shape, np.float32)
+    if math.prod(parameter.shape) <= _EXACT:
+        return partial(_shares, tails=_sorted_tails)
+    table = _binned_tails(_squares(rows) for _, rows in parameter.blocks())
+    return partial(_shares, tails=lambda squares: table[_bins(squares)])
+
+
+def _squares(rows: Block) -> NDArray[np.float32]:
+    return np.square(rows, dtype=np.float32).ravel()
+
+
+def _shares(rows: Block, tails: Callable[[NDArray[np.float32]], Block]) -> Block:
+    squares = _squares(rows)
+    return np.asarray(squares / np.maximum(tails(squares), np.finfo(np.float32).tiny)).reshape(rows.shape)
 
 
 def _sorted_tails(squares: NDArray[np.float32]) -> NDArray[Any]:
@@ -41,8 +54,14 @@ def _sorted_tails(squares: NDArray[np.float32]) -> NDArray[Any]:
     return tails
 
 
-def _binned_tails(squares: NDArray[np.float32]) -> NDArray[Any]:
-    """The same with elements counted as equal that agree in the leading 16 bits of their float32."""
-    bins = squares.view(np.uint32) >> 16
-    masses = np.bincount(bins, squares, 1 << 16)
-    return np.asarray(np.cumsum(masses[::-1])[::-1].astype(np.float32)[bins])
+def _bins(squares: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The leading 16 bits of each float32; elements that agree in them count as equal."""
+    return (squares.view(np.uint32) >> 16).astype(np.intp)
+
+
+def _binned_tails(blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """For each bin the sum of the elements that are not in a smaller one."""
+    masses = np.zeros(1 << 16)
+    for squares in blocks:
+        np.add.at(masses, _bins(squares), squares.astype(np.float64))
+    return np.cumsum(masses[::-1])[::-1].astype(np.float32)

@@ -6,8 +6,9 @@ A criterion is a function from a :class:`Scoring` to a float for each unit; larg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from ...ir.graph import Constant, Value
 from ...ir.modules import load_module
 from ..base import Kind, Pass, State, register
 from ..groups import Groups, reading_ops
+from ..meter import Meter
 
 Scores = NDArray[np.float64]
 
@@ -29,12 +31,24 @@ class Parameter:
 
     value: Value
     constant: Constant
-    data: NDArray[Any]
     ops: tuple[str, ...]
 
     @property
     def name(self) -> str:
         return self.constant.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.constant.data.shape)
+
+    @cached_property
+    def data(self) -> NDArray[Any]:
+        """The whole of it; a criterion of single elements reads :meth:`blocks` instead."""
+        return arrays.to_numpy(self.constant.data)
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Runs of rows (r, i, *), each with the number of its first row."""
+        return arrays.blocks(self.constant.data)
 
 
 @dataclass(eq=False)
@@ -51,31 +65,58 @@ class Scoring:
         for value, constant in analysis.graph.constants.items():
             axes = analysis.axes[value] or []
             if constant.role == "parameter" and any(analysis.solution.component[a].any() for a in axes):
-                yield Parameter(value, constant, arrays.to_numpy(constant.data), tuple(readers.get(value, ())))
+                yield Parameter(value, constant, tuple(readers.get(value, ())))
 
     def zeros(self) -> Scores:
         return np.zeros(self.groups.analysis.solution.units)
 
     def spread(self, parameter: Parameter, axis: int, positions: NDArray[Any]) -> Scores:
         """Scores of the positions of one axis, added up for each unit."""
+        scores = self.zeros()
+        self.add(scores, parameter, axis, positions)
+        return scores
+
+    def add(self, scores: Scores, parameter: Parameter, axis: int, positions: NDArray[Any]) -> None:
+        """Add :meth:`spread` to ``scores``: what it costs does not depend on how many units there are."""
         atoms = (self.groups.analysis.axes[parameter.value] or [])[axis]
-        rows = self.groups.analysis.solution.unit_rows(atoms)
-        return np.asarray(rows.T @ positions.astype(np.float64), np.float64).ravel()
+        position, unit = self.groups.analysis.solution.needs(atoms)
+        there, at = np.unique(unit, return_inverse=True)
+        scores[there] += np.bincount(at, positions.astype(np.float64)[position], there.size)
 
     def total(self, element: Callable[[Parameter], NDArray[Any]]) -> Scores:
         """Element scores summed over everything that goes with a unit.
 
         ``element`` gives an array of the parameter's shape.  An element on two axes of one unit counts twice.
         """
+        return self._summed(lambda parameter: [(0, element(parameter))])
+
+    def total_by_rows(self, element: Callable[[Parameter], Callable[[NDArray[Any]], NDArray[Any]]]) -> Scores:
+        """The same with large parameters read a block at a time: ``element`` gives the function of a block of rows."""
+
+        def blocks(parameter: Parameter) -> Iterator[tuple[int, NDArray[Any]]]:
+            function = element(parameter)
+            return ((start, function(rows)) for start, rows in parameter.blocks())
+
+        return self._summed(blocks)
+
+    def _summed(self, blocks: Callable[[Parameter], Iterable[tuple[int, NDArray[Any]]]]) -> Scores:
         scores = self.zeros()
-        analysis = self.groups.analysis
         for parameter in self.parameters():
-            values = element(parameter)
-            for d, atoms in enumerate(analysis.axes[parameter.value] or ()):
-                if analysis.solution.component[atoms].any():
+            axes = self._prunable_axes(parameter)
+            sums = {d: np.zeros(parameter.shape[d]) for d in axes}
+            for start, values in blocks(parameter):
+                for d in axes:
                     others = tuple(k for k in range(values.ndim) if k != d)
-                    scores += self.spread(parameter, d, values.sum(others, dtype=np.float64))
+                    there = slice(start, start + len(values)) if d == 0 else slice(None)
+                    sums[d][there] += values.sum(others, dtype=np.float64)
+            for d in axes:
+                self.add(scores, parameter, d, sums[d])
         return scores
+
+    def _prunable_axes(self, parameter: Parameter) -> list[int]:
+        component = self.groups.analysis.solution.component
+        axes = self.groups.analysis.axes[parameter.value] or ()
+        return [d for d, atoms in enumerate(axes) if component[atoms].any()]
 
 
 Criterion = Callable[[Scoring], Scores]
@@ -90,7 +131,7 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
     >>> @criterion("elements")
     ... def elements(scoring):
     ...     \"\"\"How many elements a unit has.\"\"\"
-    ...     return scoring.total(lambda p: np.ones(p.data.shape))
+    ...     return scoring.total(lambda p: np.ones(p.shape))
     """
 
     def enter(function: Criterion) -> Criterion:
@@ -174,7 +215,7 @@ def _check(scores: Scores, scoring: Scoring, method: str) -> None:
             hint="a criterion returns one float for each unit; start from scoring.zeros() or scoring.total(…)",
         )
     if not np.isfinite(scores[scoring.groups.prunable]).all():
-        where = next((p.name for p in scoring.parameters() if not np.isfinite(p.data).all()), "")
+        where = next((p.name for p in scoring.parameters() if not arrays.is_finite(p.constant.data)), "")
         raise ModelError(
             f"scoring by {method!r}: NaN or infinite scores"
             + (f"; parameter {where!r} is not finite" if where else ""),
@@ -198,9 +239,11 @@ def _normalized(scores: Scores, groups: Groups, statistic: Callable[[Scores], An
 
 def _unit_macs(groups: Groups) -> Scores:
     """Multiply-accumulates that one unit of each group costs, for each unit (at least one)."""
-    everything = groups.cost.macs(groups.all_alive())
+    meter = Meter(groups, ("macs",), np.zeros(0, np.int64))
+    everything = meter.totals["macs"]
     costs = np.ones(groups.analysis.solution.units)
     for group in groups.groups:
-        saved = everything - groups.cost.macs(groups.alive(group.units[:1]))
-        costs[group.units] = max(saved, 1.0)
+        meter.drop(group.units[:1])
+        costs[group.units] = max(everything - meter.totals["macs"], 1.0)
+        meter.take_back(group.units[:1])
     return costs

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...ir import arrays
 from ...ir.errors import UsageError
 from .scoring import Scores, Scoring, criterion
 
@@ -22,6 +23,8 @@ def taylor(scoring: Scoring) -> Scores:
         raise UsageError(
             "criterion 'taylor' needs gradients", hint="compile the torch module instead of its .onnx file"
         )
+    for constant in graph.constants.values():
+        arrays.require_values(constant.data)
     from ...ir.emit.fx import gradients
 
     found = gradients(graph, scoring.state.context.get("loss"))
