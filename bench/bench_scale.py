@@ -39,8 +39,8 @@ class Cost:
 # What is measured; each runs in a process of its own
 
 
-def decoder(device: str, method: str, **sizes: int) -> Cost:
-    """Analysis, scores, plan and elimination of a torch decoder."""
+def decoder(device: str, pipeline: str, **sizes: int) -> Cost:
+    """A pipeline over a torch decoder, neither verified nor measured."""
     import torch
 
     import prunec
@@ -51,7 +51,6 @@ def decoder(device: str, method: str, **sizes: int) -> Cost:
         torch.set_default_dtype(torch.bfloat16)
         model = Decoder(**sizes).eval()
         tokens = torch.zeros(2, 8, dtype=torch.int64)
-    pipeline = f"score{{method={method}}},plan{{macs=0.5}},eliminate"
     result = prunec.compile(model, (tokens,), pipeline, verify=False, measure=False)
     held = sum(p.numel() * p.element_size() for p in model.parameters())
     return Cost(held / MIB**2, _seconds(result.report))
@@ -75,12 +74,17 @@ def _seconds(report: dict[str, Any]) -> dict[str, float]:
     return {"read": report["seconds"]["read"]} | {s["name"]: s["seconds"] for s in report["passes"]}
 
 
+PLANNED = "score,plan{macs=0.5}"
+RANDOM = "score{method=random},plan{macs=0.5},eliminate"
 SMALL = {"width": 256, "heads": 8, "key_heads": 2, "hidden": 1024, "words": 1000}
 TASKS: dict[str, tuple[str, Callable[[], Cost]]] = {
-    "meta": ("decoder, 1.24 B parameters on meta", lambda: decoder("meta", "random")),
-    "bfloat16": ("decoder, 1.24 B parameters, bfloat16", lambda: decoder("cpu", "lamp")),
+    "meta": ("decoder, 1.24 B parameters on meta", lambda: decoder("meta", RANDOM)),
+    "bfloat16": ("decoder, 1.24 B parameters, bfloat16", lambda: decoder("cpu", PLANNED)),
     **{
-        f"depth{n}": (f"decoder, {n} layers of 1 M parameters", lambda n=n: decoder("cpu", "lamp", layers=n, **SMALL))  # type: ignore[misc]
+        f"depth{n}": (
+            f"decoder, {n} layers of 1 M parameters",
+            lambda n=n: decoder("cpu", f"{PLANNED},eliminate", layers=n, **SMALL),
+        )  # type: ignore[misc]
         for n in (8, 16, 32, 64)
     },
     "onnx": ("ONNX file, --no-verify", lambda: onnx_file(False)),
