@@ -52,7 +52,10 @@ def is_deferrable(data: Any) -> bool:
 
 
 def forget(data: Any) -> None:
-    """Give back the memory that reading a mapped array took; its file still has it."""
-    base: Any = data.base if isinstance(data, np.memmap) else None
+    """Give back the memory that reading a mapped array took; its file still has it.
+
+    An array that was mapped to be written may hold what the file does not: it is left alone.
+    """
+    base: Any = data.base if isinstance(data, np.memmap) and data.mode == "r" else None
     if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
         base.madvise(mmap.MADV_DONTNEED)

@@ -56,6 +56,10 @@ def test_what_is_forgotten_can_be_read_again(mapped: np.memmap) -> None:
     forget(mapped)
     forget(before)
     np.testing.assert_array_equal(mapped, before)
+    private = np.memmap(mapped.filename, np.float32, "c", 0, mapped.shape)
+    private[:] = 1
+    forget(private)
+    assert (private == 1).all()
 
 
 def test_blocks_are_the_rows_in_order(monkeypatch: pytest.MonkeyPatch, mapped: np.memmap) -> None:
