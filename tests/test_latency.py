@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clock], list[tuple[float
         asked: list[tuple[float, bool]] = []
 
         def compare(dense: Any, compact: Any, *feeds: Any, budget_s: float, seed: int) -> Comparison:
-            asked.append((compact.ByteSize() / dense.ByteSize(), budget_s > 2))
+            asked.append((compact.size_bytes() / dense.size_bytes(), budget_s > 2))
             one = Latency(1.0, 0.0, 10)
             return Comparison(one, one, chosen(*asked[-1]), 1)
 

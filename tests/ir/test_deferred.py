@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def mapped(tmp_path: Path) -> np.memmap:
 
 
 @pytest.mark.parametrize("kept", [(ROWS, None), (None, COLUMNS), (ROWS, COLUMNS)])
-def test_slices_and_masks_are_those_of_an_array_in_memory(mapped: np.memmap, kept: tuple) -> None:
+def test_slices_and_masks_are_those_of_an_array_in_memory(mapped: np.memmap, kept: tuple[Any, ...]) -> None:
     held = np.array(mapped)
     for change in (arrays.keep, arrays.masked):
         found, expected = change(mapped, kept), change(held, kept)
@@ -56,7 +57,7 @@ def test_what_is_forgotten_can_be_read_again(mapped: np.memmap) -> None:
     forget(mapped)
     forget(before)
     np.testing.assert_array_equal(mapped, before)
-    private = np.memmap(mapped.filename, np.float32, "c", 0, mapped.shape)
+    private = np.memmap(str(mapped.filename), np.float32, "c", 0, mapped.shape)
     private[:] = 1
     forget(private)
     assert (private == 1).all()
