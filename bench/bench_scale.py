@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ def decoder(device: str, pipeline: str, **sizes: int) -> Cost:
     return Cost(held / MIB**2, _seconds(result.report))
 
 
+def _deep(layers: int) -> Cost:
+    return decoder("cpu", f"{PLANNED},eliminate", layers=layers, **SMALL)
+
+
 def onnx_file(verify: bool) -> Cost:
     """The whole compile of an ONNX file of 500 MB with external data: written, and measured in ONNX Runtime."""
     import prunec
@@ -80,13 +85,7 @@ SMALL = {"width": 256, "heads": 8, "key_heads": 2, "hidden": 1024, "words": 1000
 TASKS: dict[str, tuple[str, Callable[[], Cost]]] = {
     "meta": ("decoder, 1.24 B parameters on meta", lambda: decoder("meta", RANDOM)),
     "bfloat16": ("decoder, 1.24 B parameters, bfloat16", lambda: decoder("cpu", PLANNED)),
-    **{
-        f"depth{n}": (
-            f"decoder, {n} layers of 1 M parameters",
-            lambda n=n: decoder("cpu", f"{PLANNED},eliminate", layers=n, **SMALL),
-        )  # type: ignore[misc]
-        for n in (8, 16, 32, 64)
-    },
+    **{f"depth{n}": (f"decoder, {n} layers of 1 M parameters", partial(_deep, n)) for n in (8, 16, 32, 64)},
     "onnx": ("ONNX file, --no-verify", lambda: onnx_file(False)),
     "onnx_verify": ("ONNX file", lambda: onnx_file(True)),
 }

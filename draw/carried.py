@@ -33,7 +33,7 @@ class Carried:
         axis = (self.analysis.axes.get(value) or [])[d]
         key = axis.tobytes()
         if key not in self.seen:
-            groups = self.group_of[self.analysis.solution.unit_rows(axis).indices]
+            groups = self.group_of[self.analysis.solution.needs(axis)[1]]
             number, count = np.unique(groups[groups >= 0], return_counts=True)
             self.seen[key] = Counter(dict(zip(number.tolist(), count.tolist())))
         return self.seen[key]

@@ -76,10 +76,6 @@ class Solution:
     conflicts: int
     rounds: int
 
-    def unit_rows(self, axis: Axis) -> sp.csr_matrix:
-        """Boolean sparse matrix (positions, units): the units that each position of ``axis`` needs."""
-        return self.members[self.component[axis]]
-
     def needs(self, axis: Axis) -> tuple[Index, Index]:
         """Pairs (position of ``axis``, unit that it needs), in the order of the positions."""
         return Rows.of(self.members).pairs(self.component[axis])

@@ -85,7 +85,12 @@ def test_a_model_on_disk_compiles_to_the_same_bytes(on_disk: Path, opset: int | 
 def test_the_command_parses_a_file_once(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[Any] = []
     parse = onnx_file.parse
-    monkeypatch.setattr(onnx_file, "parse", lambda path: (parsed.append(path), parse(path))[1])
+
+    def counted(path: Any) -> Any:
+        parsed.append(path)
+        return parse(path)
+
+    monkeypatch.setattr(onnx_file, "parse", counted)
     out = str(on_disk.parent / "out.onnx")
     assert main(["compile", str(on_disk), "-o", out, "--quiet", "--no-verify", "--input", "4x64"]) == 0
     assert parsed == [on_disk]

@@ -142,6 +142,15 @@ def slice_scatter(site: Site) -> list[Axes]:
     return [list(site.x)]
 
 
+@moves("windows")
+def windows(site: Site) -> list[Axes]:
+    """Sliding windows along ``dim``, laid out on a last axis of their own; both are kept."""
+    d = int(site.attrs["dim"])
+    site.pin(site.x[d], "windows are cut from it")
+    inner = [pinned(site.shape[k]) if k == d else a for k, a in enumerate(site.x)]
+    return [[*inner, pinned(site.shape[-1])]]
+
+
 def _index(fitting: Fitting) -> dict[str, object]:
     d, index = int(fitting.attrs["dim"]), int(fitting.attrs["index"])
     return {"index": fitting.before(fitting.x[d], index)}

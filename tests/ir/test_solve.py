@@ -17,8 +17,8 @@ PIN = Reason("test")
 
 def units_of(solution: Solution, axis: Axis) -> list[list[int]]:
     """For each position the units that it needs."""
-    rows = solution.unit_rows(axis)
-    return [sorted(rows[k].indices.tolist()) for k in range(len(axis))]
+    position, unit = solution.needs(axis)
+    return [sorted(unit[position == k].tolist()) for k in range(len(axis))]
 
 
 def test_positions_that_are_equal_are_one_unit() -> None:
@@ -211,13 +211,11 @@ def test_every_drop_set_satisfies_every_fact(drawn: tuple[Atoms, list[Axis]]) ->
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_every_unit_matters_and_the_solution_is_closed(drawn: tuple[Atoms, list[Axis]]) -> None:
     """Dropping a unit kills some atom, and no unit kills what another one alone stands for."""
-    atoms, axes = drawn
+    atoms, _ = drawn
     solution = solve(atoms)
     dead = [frozenset(np.flatnonzero(~solution.alive([u])).tolist()) for u in range(solution.units)]
     assert all(dead)
     assert len(set(dead)) == len(dead)
-    for axis in axes:
-        assert [len(u) for u in units_of(solution, axis)] == np.diff(solution.unit_rows(axis).indptr).tolist()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])

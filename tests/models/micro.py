@@ -894,3 +894,12 @@ def faint() -> Made:
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=1e-3)
     return nn.Sequential(*blocks), image()
+
+
+@case
+def windowed_and_transposed() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = F.relu(m.a(x)).unfold(1, 3, 2).mean(-1)
+        return y @ m.w.T  # type: ignore[no-any-return]
+
+    return Net(run, a=nn.Linear(6, 8), w=nn.Parameter(torch.randn(4, 8))), (torch.randn(2, 7, 6),)
