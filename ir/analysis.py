@@ -7,7 +7,7 @@ reason.  Start at :func:`analyse`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -107,7 +107,7 @@ def analyse(graph: Graph) -> Analysis:
         axes[value] = None if value.shape is None else [pinned(d) for d in value.shape]
     sites: dict[str, Analysed] = {}
     opaque: list[Opaque] = []
-    zeros = Zeros(graph)
+    zeros = Zeros(graph, axes)
     for node in graph.nodes:
         try:
             sites[node.name] = found = _analyse_node(atoms, axes, node, zeros)
@@ -146,14 +146,17 @@ def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, zero
             atoms.pin(axis, Reason(node.kind, node.name, "an operand that the declaration does not name"))
     found = op.analyse(Site(node, atoms, operands))
     _check(node, found)
-    for letter in op.contracts(node):
-        _keep_sums(atoms, node, found.binding.letters.get(letter), zeros)
+    for letter, carriers in op.contracts(node).items():
+        factors = [v for k, v in enumerate(node.inputs) if k in carriers and v is not None]
+        _keep_sums(atoms, node, found.binding.letters.get(letter), factors, zeros)
+    for letter in op.keeps(node):
+        atoms.pin(found.binding.letters.get(letter, pinned(0)), Reason(node.kind, node.name, "order matters here"))
     return found
 
 
-def _keep_sums(atoms: Atoms, node: Node, axis: Axis | None, zeros: Zeros) -> None:
-    """Pin an axis that two computed values are summed over, unless one of them is zero where positions are dead."""
-    if axis is not None and axis.any() and not any(zeros(v) for v in node.inputs[:2] if v is not None):
+def _keep_sums(atoms: Atoms, node: Node, axis: Axis | None, factors: Sequence[Value], zeros: Zeros) -> None:
+    """Pin an axis that products of ``factors`` are summed over, unless one of them is zero where positions are dead."""
+    if axis is not None and axis.any() and not any(map(zeros.follow(), factors)):
         atoms.pin(axis, Reason(node.kind, node.name, "removed positions would not have added zero"))
 
 

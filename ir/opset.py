@@ -9,7 +9,7 @@ names into the frontends.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -117,7 +117,8 @@ Rule = Callable[[Site], "list[Axes] | Axes"]
 Refit = Callable[[Fitting], dict[str, Any]]
 Macs = Callable[["Cost"], float]
 Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
-Contracts = Callable[[Node], Iterable[str]]
+Letters = Callable[[Node], Iterable[str]]
+Contracts = Callable[[Node], Mapping[str, Sequence[int]]]
 
 
 class AtDead(Protocol):
@@ -129,13 +130,24 @@ class AtDead(Protocol):
     def computed(self, node: Node) -> bool:
         """Whether computing ``node`` on numbers, zeros where operands are zero, gives zero."""
 
+    def free(self, value: Value) -> frozenset[int]:
+        """The axes of ``value`` that may lose positions."""
+
+    def spans(self, operand: Value, value: Value) -> bool:
+        """Whether ``operand`` has every axis of ``value`` that may lose positions, and is not broadcast along it."""
+
 
 Zero = Callable[[Node, AtDead], bool]
 """Whether a node's results are zero at dead positions, from what is known of its operands."""
 
 
-def no_letters(node: Node) -> Iterable[str]:
+def nothing_summed(node: Node) -> Mapping[str, Sequence[int]]:
     """An op that sums over no letter."""
+    return {}
+
+
+def no_letters(node: Node) -> Iterable[str]:
+    """None of an op's letters."""
     return ()
 
 
@@ -164,9 +176,32 @@ def zero_if_computed(node: Node, at_dead: AtDead) -> bool:
     return at_dead.computed(node)
 
 
-def zero_after_weights(node: Node, at_dead: AtDead) -> bool:
-    """A layer: zero where its weight and its bias are."""
-    return all(at_dead(v) for v in node.inputs[1:3] if v is not None)
+def zero_after_weights(own: int) -> Zero:
+    """A layer: zero along its ``own`` axis where its weight and its bias are; along others, a bias is not."""
+
+    def zero(node: Node, at_dead: AtDead) -> bool:
+        others = at_dead.free(node.output) - {own % len(node.output.shape or (0,))}
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if others and (bias is not None or not at_dead(node.inputs[0])):
+            return False
+        return at_dead(node.inputs[1]) and (bias is None or (at_dead(bias) and _has_axis(bias, node.output, own)))
+
+    return zero
+
+
+def _has_axis(bias: Value, result: Value, own: int) -> bool:
+    """Whether a bias has a number for each position of axis ``own``."""
+    return (bias.shape or (1,))[-1] == (result.shape or (0,))[own]
+
+
+def zero_within(last: int, zero: Zero) -> Zero:
+    """``zero`` where only the ``last`` axes of the result can lose positions; elsewhere nothing is known."""
+
+    def within(node: Node, at_dead: AtDead) -> bool:
+        rank = len(node.output.shape or ())
+        return all(d >= rank - last for d in at_dead.free(node.output)) and zero(node, at_dead)
+
+    return within
 
 
 @dataclass(frozen=True)
@@ -202,8 +237,8 @@ class Op:
     """A declaration.
 
     ``normalises`` maps an operand to the axes over which the node normalises or reduces; ``contracts`` are the letters
-    over which two computed values are multiplied and summed.  ``zero`` says whether results are zero where positions
-    are dead.
+    over which values are multiplied and summed, with the operands that have them; ``keeps`` those whose positions must
+    stay.  ``zero`` says whether results are zero where positions are dead.
     """
 
     name: str
@@ -214,8 +249,9 @@ class Op:
     macs: Macs | None
     help: str
     normalises: Normalised | None
-    contracts: Contracts = no_letters
+    contracts: Contracts = nothing_summed
     zero: Zero = not_zero
+    keeps: Letters = no_letters
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -270,12 +306,14 @@ def declare(
     macs: Macs | None = None,
     refit: Refit | None = None,
     contracts: str = "",
+    keeps: Letters = no_letters,
     zero: Zero = not_zero,
     **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
     parsed = Signature.parse(signature)
-    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: contracts, zero))
+    summed = {letter: parsed.carriers(letter) for letter in contracts}
+    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: summed, zero, keeps))
 
 
 def moves(
@@ -284,7 +322,7 @@ def moves(
     refit: Refit | None = None,
     macs: Macs | None = None,
     normalises: Normalised | None = None,
-    contracts: Contracts = no_letters,
+    contracts: Contracts = nothing_summed,
     zero: Zero = zero_after_first,
 ) -> Callable[[Rule], Rule]:
     """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results.

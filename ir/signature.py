@@ -45,6 +45,10 @@ class Signature:
         """The signature that ``text`` spells; raises :class:`ValueError` where it is malformed."""
         return _parse(text)
 
+    def carriers(self, letter: str) -> tuple[int, ...]:
+        """The operands that have ``letter``."""
+        return tuple(k for k, terms in enumerate(self.operands) if any(letter in term.letters for term in terms))
+
 
 @cache
 def _parse(text: str) -> Signature:

@@ -5,15 +5,20 @@ two factors must be zero at dead positions.  Layers give zeros, because their we
 f(0) = 0 keep them; ``elu(x) + 1`` or a sigmoid do not.  Each op's declaration says how zeros pass it (``zero``); what
 is not declared is taken as not zero.  A value is *whole* when nothing of it can be dead; broadcast or expanded to a
 place that can, it brings whatever it holds.
+
+The answer is for all axes at once: a bias is zero along the axis of its layer, and not at a dead step of a sequence.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
 from . import arrays
+from .axes import Axes
 from .dialects import runtime
 from .graph import Graph, Node, Value, map_values
 from .opset import OPS
@@ -22,22 +27,29 @@ _PROBES = (0.7, -1.3)
 
 
 class Zeros:
-    """Answers for one graph, found in one walk when the first question comes."""
+    """Answers for one graph, found when a question comes, for the nodes whose ``axes`` are known by then."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, axes: Mapping[Value, Axes | None]) -> None:
+        self.graph, self.axes = graph, axes
         self.whole: set[Value] = set()
         self.zero: set[Value] = set()
         self.null: set[Value] = set()
         self.asked: dict[tuple[object, ...], bool] = {}
-        self.walked = False
+        self.waiting: deque[Node] | None = None
 
     def __call__(self, value: Value | None) -> bool:
-        """Whether ``value`` is surely zero wherever a position is dead; true of one that is absent."""
-        if not self.walked:
-            self.walked = True
-            self._walk()
+        """Whether ``value``, as far as followed, is surely zero wherever a position is dead; true of an absent one."""
         return value is None or value in self.zero or value in self.whole
+
+    def free(self, value: Value) -> frozenset[int]:
+        """The axes of ``value`` that may lose positions."""
+        return frozenset(d for d, axis in enumerate(self.axes[value] or ()) if axis.any())
+
+    def spans(self, operand: Value, value: Value) -> bool:
+        """Whether ``operand`` has every axis of ``value`` that may lose positions, and is not broadcast along it."""
+        shape, inner = value.shape or (), operand.shape or ()
+        lead = len(shape) - len(inner)
+        return all(d >= lead and inner[d - lead] == shape[d] for d in self.free(value))
 
     def computed(self, node: Node) -> bool:
         """Whether an elementwise node gives zero on zeros, single numbers, and probes for everything else."""
@@ -51,19 +63,32 @@ class Zeros:
             self.asked[key] = all(self._gives_zero(node, given, probe) for probe in _PROBES)
         return self.asked[key]
 
-    def _walk(self) -> None:
-        for value in self.graph.constants:
-            (self.whole if math.prod(value.shape or ()) == 1 else self.zero).add(value)
+    def follow(self) -> Zeros:
+        """Bring the answers to where the ``axes`` are; later nodes are not asked for."""
+        if self.waiting is None:
+            self.waiting = deque(self.graph.nodes)
+            self._constants()
+        while self.waiting and all(v in self.axes for v in self.waiting[0].outputs):
+            self._node(self.waiting.popleft())
+        return self
+
+    def _constants(self) -> None:
+        for value, constant in self.graph.constants.items():
+            if math.prod(value.shape or ()) == 1:
+                self.whole.add(value)
+            elif constant.role != "literal" or not arrays.to_numpy(constant.data).any():
+                self.zero.add(value)  # a mask reaches what has a name in the source's state; other numbers stay
         self.whole.update(self.graph.inputs)
         self.null = {v for v in self.graph.constants if v in self.whole and self._number(v) == 0}
-        for node in self.graph.nodes:
-            op = OPS.get(node.op)
-            if node.op == "expand" and node.inputs[0] in self.whole:
-                self._expand(node.inputs[0], node)
-            elif op is None or all(v in self.whole for v in node.inputs):
-                self.whole.update(node.outputs)
-            elif op.zero(node, self):
-                self.zero.update(node.outputs)
+
+    def _node(self, node: Node) -> None:
+        op = OPS.get(node.op)
+        if node.op == "expand" and node.inputs[0] in self.whole:
+            self._expand(node.inputs[0], node)
+        elif op is None or all(v in self.whole for v in node.inputs):
+            self.whole.update(node.outputs)
+        elif op.zero(node, self):
+            self.zero.update(node.outputs)
 
     def _expand(self, x: Value, node: Node) -> None:
         """A whole value along new axes, which can lose positions: it holds there what it holds everywhere."""
@@ -76,9 +101,10 @@ class Zeros:
 
     def _at_dead_of(self, node: Node, operand: Value) -> float | None:
         """What ``operand`` holds where ``node`` has dead positions; None for whatever."""
-        if operand in self.zero or (operand in self.whole and operand.shape == node.output.shape):
+        if (operand in self.zero or operand in self.whole) and self.spans(operand, node.output):
             return 0.0
-        return self._number(operand) if operand in self.graph.constants else None
+        constant = operand in self.graph.constants and math.prod(operand.shape or ()) == 1
+        return self._number(operand) if constant else None
 
     def _number(self, constant: Value) -> float:
         data = self.graph.constants[constant].data

@@ -62,15 +62,35 @@ class Dropout(torch.nn.Module):
 
 
 class Recurrent(torch.nn.Module):
-    """Recurrent layers whose weights are passed in; cuDNN and dropout want to know the mode."""
+    """Recurrent layers whose weights are passed in; cuDNN and dropout want to know the mode.
+
+    Torch tells a projection by its size, so that a layer with as many cells as projections gets an idle cell more.
+    """
 
     def __init__(self, kind: str, **options: Any) -> None:
         super().__init__()
         self.kind, self.options = kind, options
 
     def forward(self, x: torch.Tensor, states: Any, weights: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        idle = self._projects_to_its_own_size(states, weights)
+        if idle:
+            states, weights = (states[0], F.pad(states[1], (0, 1))), [_with_idle_cell(w, states[1]) for w in weights]
         layers: tuple[torch.Tensor, ...] = resolve(self.kind)(x, states, weights, train=self.training, **self.options)
-        return layers
+        return (*layers[:2], layers[2][..., :-1]) if idle else layers
+
+    def _projects_to_its_own_size(self, states: Any, weights: list[torch.Tensor]) -> bool:
+        each = 4 if self.options["has_biases"] else 2
+        sides = self.options["num_layers"] * (1 + bool(self.options["bidirectional"]))
+        return len(weights) > each * sides and states[0].shape[-1] == states[1].shape[-1]
+
+
+def _with_idle_cell(weight: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """A row of zeros more for each of four gates, (4 h, *) -> (4 (h + 1), *); a column more for a projection (p, h)."""
+    h = cells.shape[-1]
+    if weight.shape[0] == h:
+        return F.pad(weight, (0, 1))
+    gates = weight.reshape(4, h, -1)
+    return F.pad(gates, (0, 0, 0, 1)).reshape(4 * (h + 1), *weight.shape[1:])
 
 
 def emit(graph: Graph) -> fx.GraphModule:

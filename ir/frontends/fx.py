@@ -31,11 +31,10 @@ Exported = torch.export.ExportedProgram
 _DROPPED = ("aten._assert", "aten.sym_constrain", "aten._guards", "aten.sym_assert")
 _SHAPE_ONLY = ("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
 _SPLIT_BATCH_NORM = "aten._native_batch_norm_legit_no_training.default"
-_VIEWS = frozenset(
-    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze slice select transpose permute expand expand_as "
-    "detach alias chunk split split_with_sizes unbind contiguous narrow t swapaxes swapdims view_as diagonal to "
-    "_to_copy dropout".split()
-)
+_STRIDED = frozenset({"aten.view.default", "aten._unsafe_view.default"})
+"""Views that want strides; those of a fused op may be others once shapes change, and a reshape takes any."""
+_PASSED_ON = frozenset("_unsafe_view dropout feature_dropout alpha_dropout type_as broadcast_tensors meshgrid".split())
+"""Ops that may return the memory they were given although their schema does not say so."""
 
 
 def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exported:
@@ -257,13 +256,22 @@ class _Reader:
         result = node.meta.get("val")
         if kind == _SPLIT_BATCH_NORM:
             kind, arguments, result = _whole_batch_norm(arguments, result)
+        if kind in _STRIDED:
+            kind, arguments = "aten.reshape.default", {"self": arguments["self"], "shape": arguments["size"]}
         outputs = _results(node.name, result)
         op, inputs, attrs = self._spell(kind, target, arguments, outputs)
         self.nodes.append(Node(node.name, op, inputs, tuple(outputs), attrs, kind, arguments))
         self.env[node] = outputs if isinstance(node.meta.get("val"), (tuple, list)) else outputs[0]
-        name = getattr(node.target, "_opname", "")
-        if name in _VIEWS and node.all_input_nodes:
-            self.alias[node] = self._root(node.all_input_nodes[0])
+        if _is_view(node.target) and node.all_input_nodes:
+            self._share(node)
+
+    def _share(self, view: fx.Node) -> None:
+        """Enter ``view`` as memory of its first operand; results of a list may be memory of any."""
+        first, *others = view.all_input_nodes
+        self.alias[view] = self._root(first)
+        for other in others if isinstance(view.meta.get("val"), (tuple, list)) else ():
+            if self._root(other) is not self._root(first):
+                self.alias[self._root(other)] = self._root(first)
 
     def _operand(self, node: fx.Node) -> Any:
         if node in self.folded and node not in self.env:
@@ -335,7 +343,8 @@ class _Reader:
         return twin, _kind(twin)
 
     def _is_state(self, node: fx.Node) -> bool:
-        return self.env.get(node) in self.constants
+        held = self.env.get(node)
+        return isinstance(held, Value) and held in self.constants
 
     def _spell(
         self, kind: str, target: Any, arguments: dict[str, Any], outputs: Sequence[Value]
@@ -417,7 +426,7 @@ def _by_argument(target: Any, node: fx.Node, operand: Any) -> dict[str, Any]:
 
 def _whole_batch_norm(a: dict[str, Any], results: Any) -> tuple[str, dict[str, Any], Any]:
     """What functionalisation makes of a batch norm in evaluation, as the op that switches to training."""
-    return "aten.batch_norm.default", {**a, "training": False, "cudnn_enabled": False}, results[:1]
+    return "aten.batch_norm.default", {**a, "training": False, "cudnn_enabled": False}, results[0]
 
 
 def _plain(item: Any) -> Any:
@@ -428,6 +437,14 @@ def _kind(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
     return f"python.{getattr(target, '__name__', str(target))}"
+
+
+def _is_view(target: Any) -> bool:
+    """Whether the result may share the memory of the first operand."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    shared = (r.alias_info for r in target._schema.returns)
+    return target._opname in _PASSED_ON or any(a is not None and not a.is_write for a in shared)
 
 
 def _mutates(target: Any) -> bool:

@@ -52,7 +52,8 @@ def _trailing_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Argumen
 
 
 def _attention(a: Arguments) -> dict[str, Any]:
-    return {"scale": a["scale"] if a["scale"] is not None else size(a["query"], -1) ** -0.5}
+    scale = a["scale"] if a["scale"] is not None else size(a["query"], -1) ** -0.5
+    return {"scale": scale, "causal": bool(a["is_causal"])}
 
 
 def _matmul(a: Arguments) -> dict[str, Any]:
@@ -142,6 +143,18 @@ def _zeros_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]
 
 def _permute(a: Arguments) -> dict[str, Any]:
     return {"dims": tuple(axis_of(d, a["self"]) for d in a["dims"])}
+
+
+def _move(a: Arguments) -> dict[str, Any]:
+    """``source`` axes moved to ``destination``, the others in their order around them."""
+    source, destination = (_listed_axes(a[name], a["self"]) for name in ("source", "destination"))
+    rest = iter(d for d in range(rank(a["self"])) if d not in source)
+    moved = dict(zip(destination, source, strict=True))
+    return {"dims": tuple(moved[d] if d in moved else next(rest) for d in range(rank(a["self"])))}
+
+
+def _listed_axes(dims: Any, value: Any) -> list[int]:
+    return [axis_of(d, value) for d in (dims if isinstance(dims, (list, tuple)) else [dims])]
 
 
 def _swap(first: str, second: str) -> Any:
@@ -268,6 +281,10 @@ def _scan(name: str = "dim") -> Any:
     return lambda a: {"dims": axes_of(a[name], a["self"])}
 
 
+def _matrices(a: Arguments) -> dict[str, Any]:
+    return {"dims": axes_of([-2, -1], a["self"])}
+
+
 def _glu(a: Arguments) -> dict[str, Any]:
     return {"dim": axis_of(a["dim"], a["self"])}
 
@@ -322,7 +339,7 @@ _PASS = (
     "hardtanh tanh leaky_relu elu selu celu softplus softsign clamp clamp_min clamp_max expand_as where.self "
     "where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar masked_fill.Tensor zeros_like ones_like "
     "full_like empty_like zero rand_like fill.Scalar fill.Tensor rsub.Scalar rsub.Tensor copy abs exp log sqrt rsqrt "
-    "neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos tril triu square log_sigmoid hardshrink softshrink "
+    "neg pow.Tensor_Scalar pow.Tensor_Tensor erf sin cos square log_sigmoid hardshrink softshrink "
     "threshold nan_to_num floor_divide true_divide.Tensor true_divide.Scalar divide.Tensor divide.Scalar "
     "multiply.Tensor multiply.Scalar subtract.Tensor subtract.Scalar __and__.Tensor __and__.Scalar __or__.Tensor "
     "__or__.Scalar __xor__.Tensor __xor__.Scalar"
@@ -381,11 +398,13 @@ NAMES: Table = {
     "aten.cumsum.default": Spelling("scan", ("self",), _scan()),
     "aten.cumprod.default": Spelling("scan", ("self",), _scan()),
     "aten.roll.default": Spelling("scan", ("self",), _scan("dims")),
+    **_same("scan", "tril triu", ("self",), _matrices),
     "aten.sort.default": Spelling("scan", ("self",), _scan()),
     "aten.permute.default": Spelling("permute", ("self",), _permute),
     "aten.transpose.int": Spelling("permute", ("self",), _swap("dim0", "dim1")),
     "aten.swapaxes.default": Spelling("permute", ("self",), _swap("axis0", "axis1")),
     "aten.swapdims.default": Spelling("permute", ("self",), _swap("dim0", "dim1")),
+    **_same("permute", "movedim.int movedim.intlist moveaxis.int moveaxis.intlist", ("self",), _move),
     "aten.t.default": Spelling("permute", ("self",), _swap("", "")),
     **_same("permute", "mT mH adjoint", ("self",), _last_two),
     **_same("permute", "numpy_T matrix_H", ("self",), lambda a: {"perm": tuple(reversed(range(rank(a["self"]))))}),

@@ -174,7 +174,8 @@ def _attention(a: Arguments) -> dict[str, Any]:
     if operand(a, 3) is not None and size(q, 1) != size(k, 1):
         raise Declined("grouped queries with a mask")
     scale = a["attributes"].get("scale")
-    attrs: dict[str, Any] = {"scale": size(q, 3) ** -0.5 if scale is None else scale}
+    causal = bool(_attribute(a, "is_causal", 0))
+    attrs: dict[str, Any] = {"scale": size(q, 3) ** -0.5 if scale is None else scale, "causal": causal}
     return attrs if size(q, 1) == size(k, 1) else {**attrs, "kv_heads": size(k, 1)}
 
 
@@ -411,6 +412,10 @@ def _scan(a: Arguments) -> dict[str, Any]:
     return {"dims": (axis_of(axes[0], _x(a)),)}
 
 
+def _matrices(a: Arguments) -> dict[str, Any]:
+    return {"dims": axes_of([-2, -1], _x(a))}
+
+
 def _one_result(a: Arguments) -> dict[str, Any]:
     if len(a[RESULT]) > 1:
         raise Declined("a second result is used")
@@ -439,8 +444,12 @@ def _with_input(graph: Graph, node: Node, k: int, array: Any, suffix: str, **att
 
 
 def literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
-    """A new constant that belongs to no parameter; it takes the place of an earlier one of that name."""
-    graph.constants = {v: c for v, c in graph.constants.items() if not (v.name == name and c.role == "literal")}
+    """A new constant that belongs to no parameter; it takes the place of one of that name that no other node reads."""
+    earlier = next((v for v, c in graph.constants.items() if v.name == name and c.role == "literal"), None)
+    if earlier is not None and len(graph.consumers().get(earlier, ())) > 1:
+        return literal(graph, f"{name}_2", array)
+    if earlier is not None:
+        del graph.constants[earlier]
     value = Value(name, array.shape, str(array.dtype))
     graph.constants[value] = Constant((f"_literal.{name}",), constant(array), "literal")
     return value
@@ -518,7 +527,7 @@ _TENSORS = (
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
     "Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity "
     "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow Reciprocal Relu Round Selu "
-    "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor "
+    "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor "
     "com.microsoft::Gelu com.microsoft::QuickGelu"
 )
 _ZERO_AT_ZERO = frozenset("tanh relu leakyrelu thresholdedrelu scaledtanh elu softsign".split())
@@ -584,6 +593,7 @@ NAMES: Table = {
     "Resize": Spelling("pool", _first(1), _resize),
     "Upsample": Spelling("pool", _first(1), _resize),
     "CumSum": Spelling("scan", _first(1), _scan),
+    "Trilu": Spelling("scan", _first(1), _matrices),
     "TopK": Spelling("rank_along", _first(1), _top),
     **_same("normalise", "Softmax LogSoftmax Hardmax", _first(1), _softmax),
     **_same("rank_along", "ArgMax ArgMin", _first(1), _extremum),

@@ -7,8 +7,10 @@ from ..opset import AtDead, Cost, declare
 
 
 def _zero(node: Node, at_dead: AtDead) -> bool:
-    """Weights are averages over keys, of values that are zero where heads or head dimensions are dead."""
-    return at_dead(node.inputs[2])
+    """Averages over keys of values, zero where these are; a dead query, or one of a group, has averages too."""
+    values, queries = node.inputs[2], len(node.output.shape or ()) - 2
+    free = at_dead.free(node.output)
+    return values is not None and at_dead(values) and queries not in free and at_dead.spans(values, node.output)
 
 
 def _macs(cost: Cost) -> float:
@@ -16,20 +18,27 @@ def _macs(cost: Cost) -> float:
     return scores * (cost("d") + cost("v"))
 
 
+def _in_order(node: Node) -> str:
+    """Under a causal mask queries and keys are compared by their numbers."""
+    return "qs" if node.attrs["causal"] else ""
+
+
 declare(
     "attention",
-    "... q d, ... s d, ... s v, ... q s -> ... q v",
+    "... q d, ... s! d, ... s! v, ... q s! -> ... q v",
     "Scaled dot-product attention with an explicit scale.",
     macs=_macs,
     contracts="d",
+    keeps=_in_order,
     zero=_zero,
 )
 declare(
     "attention_grouped",
-    "B (k g) q d, B k s d, B k s v -> B (k g) q v",
+    "B (k g) q d, B k s! d, B k s! v -> B (k g) q v",
     "Scaled dot-product attention where several query heads share a key head.",
     k="kv_heads",
     macs=_macs,
     contracts="d",
+    keeps=_in_order,
     zero=_zero,
 )

@@ -20,7 +20,8 @@ declare(
     "Convolution in 1, 2 or 3 dimensions; grouped and depthwise.",
     g="groups",
     macs=_conv_macs,
-    zero=zero_after_weights,
+    contracts="i",
+    zero=zero_after_weights(1),
 )
 declare(
     "conv_transpose",
@@ -28,7 +29,8 @@ declare(
     "Transposed convolution, also grouped.",
     g="groups",
     macs=_transposed_macs,
-    zero=zero_after_weights,
+    contracts="i",
+    zero=zero_after_weights(1),
 )
 declare(
     "pixel_shuffle",

@@ -37,7 +37,7 @@ def normalise(site: Site) -> list[Axes]:
 
 @moves("scan")
 def scan(site: Site) -> list[Axes]:
-    """Ops whose result depends on neighbours along ``dims`` (cumulative sums, sorts, rolls): the axis is kept."""
+    """Ops whose result depends on order along ``dims`` (cumulative sums, sorts, rolls, triangles): the axis is kept."""
     for d in site.attrs["dims"]:
         site.pin(site.x[d], "order along this axis matters")
     return [[pinned(len(a)) if d in site.attrs["dims"] else a for d, a in enumerate(site.x)] for _ in site.shapes]

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..axes import Axes
 from ..errors import Declined
 from ..graph import Node
-from ..opset import Cost, Site, declare, moves, zero_after_first, zero_after_operands, zero_after_weights
-from ..signature import Signature, apply
+from ..opset import (
+    AtDead,
+    Cost,
+    Site,
+    declare,
+    moves,
+    zero_after_first,
+    zero_after_operands,
+    zero_after_weights,
+    zero_within,
+)
+from ..signature import Signature, Term, apply
 
 
 def _linear_macs(cost: Cost) -> float:
@@ -21,22 +31,41 @@ def _matmul_macs(cost: Cost) -> float:
 
 
 declare(
-    "linear", "... i, o i, o -> ... o", "Linear layer, weight (out, in).", macs=_linear_macs, zero=zero_after_weights
+    "linear",
+    "... i, o i, o -> ... o",
+    "Linear layer, weight (out, in).",
+    macs=_linear_macs,
+    contracts="i",
+    zero=zero_after_weights(-1),
 )
 declare(
     "linear_t",
     "... i, i o, ... o -> ... o",
     "Linear layer, weight (in, out).",
     macs=_linear_macs,
-    zero=zero_after_weights,
+    contracts="i",
+    zero=zero_after_weights(-1),
 )
+
+
+def _product_zero(node: Node, at_dead: AtDead) -> bool:
+    """Rows are zero where the first factor is, columns where the second is; matrices and sums where all are."""
+    free, rank = at_dead.free(node.output), len(node.output.shape or ())
+    rows, columns = rank - 2 in free, rank - 1 in free
+    if len(node.inputs) > 2 or free - {rank - 2, rank - 1}:
+        return all(at_dead(v) and at_dead.spans(v, node.output) for v in node.inputs[2:] if v is not None) and all(
+            at_dead(v) for v in node.inputs[:2]
+        )
+    return (not rows or at_dead(node.inputs[0])) and (not columns or at_dead(node.inputs[1]))
+
+
 declare(
     "matmul",
     "... m k, ... k n -> ... m n",
     "Batched matrix product.",
     macs=_matmul_macs,
     contracts="k",
-    zero=zero_after_operands,
+    zero=_product_zero,
 )
 declare(
     "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=_matmul_macs, contracts="k", zero=zero_after_operands
@@ -47,9 +76,9 @@ declare(
     "Batched matrix product plus a matrix.",
     macs=_matmul_macs,
     contracts="k",
-    zero=zero_after_operands,
+    zero=_product_zero,
 )
-declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.", zero=zero_after_first)
+declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.", zero=zero_within(1, zero_after_first))
 
 
 def einsum_signature(equation: str) -> Signature:
@@ -63,10 +92,15 @@ def _spell(term: str) -> str:
     return " ".join("..." if c == "." else (c if c.islower() else f"{c.lower()}_upper") for c in pieces)
 
 
-def _summed(node: Node) -> list[str]:
-    """Letters that an einsum sums over."""
-    left, _, right = str(node.attrs["equation"]).replace(" ", "").partition("->")
-    return [c if c.islower() else f"{c.lower()}_upper" for c in sorted({c for c in left if c.isalpha()} - set(right))]
+def _summed(node: Node) -> dict[str, tuple[int, ...]]:
+    """Letters that an einsum sums over, with the operands that have them."""
+    signature = einsum_signature(str(node.attrs["equation"]))
+    left, right = map(_letters, (signature.operands, signature.results))
+    return {x: signature.carriers(x) for x in sorted(left - right - {"..."})}
+
+
+def _letters(side: Iterable[Iterable[Term]]) -> set[str]:
+    return {x for operand in side for term in operand for x in term.letters}
 
 
 def _einsum_macs(cost: Cost) -> float:

@@ -12,7 +12,7 @@ from ..opset import AtDead, Fitting, Site, always_zero, declare, moves, zero_aft
 def _zero(node: Node, at_dead: AtDead) -> bool:
     """With a weight and a bias, zero where these are; without, where the input and the statistics are."""
     affine = len(node.inputs) > 1 and node.inputs[1] is not None
-    rule = zero_after_weights if affine else zero_after_operands
+    rule = zero_after_weights(1) if affine else zero_after_operands
     return rule(node, at_dead)
 
 
@@ -38,7 +38,14 @@ def _shape(fitting: Fitting) -> dict[str, object]:
     return {"shape": tuple(fitting.count(axis) for axis in fitting.x[len(fitting.x) - rank :])}
 
 
-@moves("layer_norm", refit=_shape, normalises=_trailing, zero=always_zero)
+def _trailing_zero(node: Node, at_dead: AtDead) -> bool:
+    """Zero beside the survivors of the normalised axes; along the others where the input is, unless there is a bias."""
+    rank = len(node.output.shape or ()) - int(node.attrs["rank"])
+    biased = any(v is not None for v in node.inputs[2:3])
+    return all(d >= rank for d in at_dead.free(node.output)) or (not biased and at_dead(node.inputs[0]))
+
+
+@moves("layer_norm", refit=_shape, normalises=_trailing, zero=_trailing_zero)
 def layer_norm(site: Site) -> list[Axes]:
     """Layer and RMS normalisation over the last ``rank`` axes (``... c!, c, c -> ... c``)."""
     tail = site.x[len(site.x) - int(site.attrs["rank"]) :]

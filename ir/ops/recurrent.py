@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..axes import Axes
 from ..errors import Declined
 from ..graph import Node
-from ..opset import AtDead, Cost, Fitting, Site, declare, moves
+from ..opset import AtDead, Cost, Fitting, Site, declare, moves, zero_within
 from ..signature import Signature, apply
 
 _STATES = {"lstm": 2}
@@ -69,7 +69,7 @@ declare(
     "... i, ... h, (G h) i, (G h) h, (G h), (G h) -> ... h",
     "One step of a recurrent layer.",
     macs=_macs,
-    zero=_zero,
+    zero=zero_within(1, _zero),
     G="gates",
 )
 declare(
@@ -77,6 +77,6 @@ declare(
     "... i, ... h, ... h, (G h) i, (G h) h, (G h), (G h) -> ... h, ... h",
     "One step of a layer with a cell beside its state.",
     macs=_macs,
-    zero=_zero,
+    zero=zero_within(1, _zero),
     G="gates",
 )
