@@ -1,6 +1,6 @@
 """Thousands of hostile files, each through the whole compile: an error that says so, or a right result.
 
-``pytest -m fuzz tests/fuzz/test_hostile_files.py -s [--fuzz-mutations 10000] [--fuzz-start 0]`` prints what became of
+``pytest -m fuzz tests/fuzz/test_hostile_files.py -s [--fuzz-mutations 10000] [--fuzz-seed 0]`` prints what became of
 them.  The numbers of the findings make the same bytes again: ``mutated(seeds(), number)``.
 """
 
@@ -60,7 +60,7 @@ def kind(outcome: Outcome) -> str:
 
 @pytest.mark.fuzz
 def test_mutations_are_refused_or_compiled(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    start, count = (request.config.getoption(f"--fuzz-{name}") for name in ("start", "mutations"))
+    start, count = (request.config.getoption(f"--fuzz-{name}") for name in ("seed", "mutations"))
     found, counts, slowest = [], Counter[str](), 0.0
     with Workers() as workers:
         for outcome in workers.outcomes(files(range(start, start + count), tmp_path)):
