@@ -81,7 +81,7 @@ class Recurrent(torch.nn.Module):
     def _projects_to_its_own_size(self, states: Any, weights: list[torch.Tensor]) -> bool:
         each = 4 if self.options["has_biases"] else 2
         sides = self.options["num_layers"] * (1 + bool(self.options["bidirectional"]))
-        return len(weights) > each * sides and states[0].shape[-1] == states[1].shape[-1]
+        return len(weights) > each * sides and bool(states[0].shape[-1] == states[1].shape[-1])
 
 
 def _with_idle_cell(weight: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
