@@ -114,7 +114,8 @@ class Compiler:
         graph = groups.analysis.graph
         inputs = verification.other_batch(graph, verification.sample_inputs(graph, self.seed))
         found = run_onnx(model, graph, inputs, "the emitted ONNX model")
-        return verification.difference(mask(groups.analysis, alive), inputs, found, tolerance)
+        selects = bool(verification.selected_from(groups.analysis))
+        return verification.difference(mask(groups.analysis, alive), inputs, found, tolerance, selects)
 
     @contextmanager
     def _timed(self, key: str, stage: str) -> Iterator[None]:
@@ -168,5 +169,4 @@ class Compiler:
 
 def _feeds(graph: Graph, model: Emitted, seed: int) -> dict[str, Any]:
     """Inputs for measuring: the graph's sample with a batch of one where the batch is dynamic."""
-    sample = zip(graph.inputs, verification.sample_inputs(graph, seed), strict=True)
-    return feeds(model, graph, [x[:1] if v.is_tensor and 0 in v.dynamic else x for v, x in sample])
+    return feeds(model, graph, verification.one_example(graph, verification.sample_inputs(graph, seed)))

@@ -17,6 +17,7 @@ import numpy as np
 
 from .files import digest, file_digest
 from .ir import arrays
+from .ir.codes import codes
 from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
 
@@ -177,7 +178,8 @@ def run_onnx(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], 
     from .runtime.session import Session
 
     try:
-        found = Session(model, name=name).run(feeds(model, graph, inputs))
+        session = Session(model, name=name, as_written=bool(codes(graph)))
+        found = session.run(feeds(model, graph, inputs))
     except ModelError as error:
         held = {v.dtype for v in graph.constants if "float" in v.dtype} - {"float32"}
         if held:
@@ -186,7 +188,7 @@ def run_onnx(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], 
                 "compile model.float(), and convert what comes out"
             )
         raise
-    return [found[o.name] for o in model.graph.output]
+    return arrays.flat([found[o.name] for o in model.graph.output])
 
 
 def feeds(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any]) -> dict[str, Any]:

@@ -87,11 +87,11 @@ def _compared(groups: Groups, plan: Plan, compact: onnx.ModelProto) -> dict[str,
     """The masked dense graph beside the compact model, on two sets of random inputs."""
     graph, tolerance = groups.analysis.graph, verification.Verify().tolerance
     oracle = mask(groups.analysis, groups.alive(plan.units(groups)))
-    differences, checked = [], 0
+    differences, checked, selects = [], 0, bool(verification.selected_from(groups.analysis))
     for seed in (0, 1):
         inputs = verification.sample_inputs(graph, seed)
         found = run_onnx(compact, graph, inputs, "the compact model")
-        differences.append(verification.difference(oracle, inputs, found, tolerance))
+        differences.append(verification.difference(oracle, inputs, found, tolerance, selects))
         checked += sum(x.size for x in found)
     return {
         "ok": all(d.within(tolerance) for d in differences),

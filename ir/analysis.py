@@ -17,8 +17,9 @@ import numpy as np
 from . import ops as _ops  # noqa: F401  (fills the registry)
 from .arrays import is_float
 from .axes import Atoms, Axes, Axis, Reason, pinned
+from .codes import beside, codes
 from .errors import Declined
-from .graph import Constant, Graph, Node, Value, reads
+from .graph import Graph, Node, Value, reads
 from .opset import OPS, Alive, Analysed, Fitting, Site
 from .solve import Solution, solve
 from .zeros import Zeros
@@ -102,7 +103,9 @@ def analyse(graph: Graph) -> Analysis:
     """Propagate atoms through ``graph`` and solve them."""
     atoms = Atoms()
     used = {v for node in graph.nodes for v in reads(node)}
-    axes: dict[Value, Axes | None] = {v: _born(atoms, v, c, v in used) for v, c in graph.constants.items()}
+    numbers = {v for v, c in graph.constants.items() if is_float(c.data)} | codes(graph).keys() | beside(graph)
+    free = used & numbers
+    axes: dict[Value, Axes | None] = {v: _born(atoms, v, v in free) for v in graph.constants}
     for value in graph.inputs:
         axes[value] = None if value.shape is None else [pinned(d) for d in value.shape]
     sites: dict[str, Analysed] = {}
@@ -122,9 +125,8 @@ def analyse(graph: Graph) -> Analysis:
     return Analysis(graph, atoms, axes, sites, opaque)
 
 
-def _born(atoms: Atoms, value: Value, constant: Constant, used: bool) -> Axes:
-    """Axes of a constant: fresh where its elements are numbers to compute with; integers index, and stay."""
-    free = used and is_float(constant.data)
+def _born(atoms: Atoms, value: Value, free: bool) -> Axes:
+    """Axes of a constant: fresh where its elements are numbers to compute with; other integers index, and stay."""
     return [atoms.fresh(d) if free else pinned(d) for d in value.shape or ()]
 
 

@@ -81,6 +81,12 @@ def to_numpy(data: Any) -> NDArray[Any]:
     return array.astype(np.float32) if "bfloat" in str(array.dtype) or "float8" in str(array.dtype) else array
 
 
+def flat(results: list[Any]) -> list[NDArray[Any]]:
+    """The arrays among ``results``, sequences of arrays taken apart, what is absent left out."""
+    apart = (r if isinstance(r, list) else [r] for r in results)
+    return [np.asarray(x) for each in apart for x in each if x is not None]
+
+
 def like(array: NDArray[Any], data: Any) -> Any:
     """``array`` as the same sort of object, dtype and device as ``data``."""
     if is_torch(data):
@@ -121,16 +127,16 @@ def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
     return data
 
 
-def masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
-    """A copy of ``data`` with zeros at the positions that were not kept."""
+def masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...], zero: Any = 0) -> Any:
+    """A copy of ``data`` with zeros at the positions that were not kept; ``zero`` is what stands for them."""
     if all(indices is None for indices in kept):
         return data
     if is_deferrable(data):
-        return Deferred(data, partial(_masked, kept=kept), data.shape)
-    return _masked(data, kept)
+        return Deferred(data, partial(_masked, kept=kept, zero=zero), data.shape)
+    return _masked(data, kept, zero)
 
 
-def _masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
+def _masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...], zero: Any) -> Any:
     data = data.detach().clone() if is_torch(data) else np.array(data)
     for d, indices in enumerate(kept):
         if indices is None:
@@ -138,7 +144,7 @@ def _masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
         dead = np.ones(data.shape[d], bool)
         dead[indices] = False
         where = (slice(None),) * d + (np.flatnonzero(dead),)
-        data[where] = 0
+        data[where] = zero if np.ndim(zero) == 0 else np.broadcast_to(zero, data.shape)[where]
     return data
 
 

@@ -21,7 +21,7 @@ def names(graph: Graph) -> Any:
 
 
 def runtime(graph: Graph) -> Any:
-    """The module that emits and runs graphs: ``run``, ``sample_inputs``, ``evaluate``; ``DOUBLE`` = float64 works."""
+    """The module that emits, runs and observes graphs, and makes inputs for them; ``DOUBLE`` = float64 works."""
     return import_module(f".emit.{graph.dialect}", __package__)
 
 

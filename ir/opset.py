@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -233,12 +234,25 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Coded:
+    """How an operand of integers stands for numbers: the operands of its scale and its zero point, if there are any.
+
+    Where these have one element for each position, they lie along ``axis``.
+    """
+
+    scale: int | None
+    zero: int | None
+    axis: Callable[[Node], int]
+
+
+@dataclass(frozen=True)
 class Op:
     """A declaration.
 
     ``normalises`` maps an operand to the axes over which the node normalises or reduces; ``contracts`` are the letters
     over which values are multiplied and summed, with the operands that have them; ``keeps`` those whose positions must
-    stay.  ``zero`` says whether results are zero where positions are dead.
+    stay.  ``zero`` says whether results are zero where positions are dead.  ``coded`` are the operands that stand for
+    numbers where they are integers.
     """
 
     name: str
@@ -252,6 +266,7 @@ class Op:
     contracts: Contracts = nothing_summed
     zero: Zero = not_zero
     keeps: Letters = no_letters
+    coded: Mapping[int, Coded] = field(default_factory=dict)
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -308,12 +323,13 @@ def declare(
     contracts: str = "",
     keeps: Letters = no_letters,
     zero: Zero = not_zero,
+    coded: Mapping[int, Coded] = MappingProxyType({}),
     **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
     parsed = Signature.parse(signature)
     summed = {letter: parsed.carriers(letter) for letter in contracts}
-    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: summed, zero, keeps))
+    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: summed, zero, keeps, coded))
 
 
 def moves(
@@ -324,6 +340,7 @@ def moves(
     normalises: Normalised | None = None,
     contracts: Contracts = nothing_summed,
     zero: Zero = zero_after_first,
+    coded: Mapping[int, Coded] = MappingProxyType({}),
 ) -> Callable[[Rule], Rule]:
     """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results.
 
@@ -331,7 +348,8 @@ def moves(
     """
 
     def enter(rule: Rule) -> Rule:
-        _enter(Op(name, None, rule, {}, refit, macs, (rule.__doc__ or "").strip(), normalises, contracts, zero))
+        help = (rule.__doc__ or "").strip()
+        _enter(Op(name, None, rule, {}, refit, macs, help, normalises, contracts, zero, coded=coded))
         return rule
 
     return enter

@@ -112,13 +112,17 @@ def apply(
     ------
     Declined
         When an operand does not have the form that the signature gives.
+
+    Operands beyond a last one that is ``...`` alone are like it.
     """
     binding = Binding(sizes=dict(sizes))
-    for terms, axes in zip(signature.operands, operands, strict=False):
+    extra = [axes for axes in operands[len(signature.operands) :] if axes is not None]
+    last = signature.operands[-1]
+    endless = [last] * len(extra) if last == (Term(("...",)),) else []
+    for terms, axes in zip([*signature.operands, *endless], operands, strict=False):
         if axes is not None:
             _bind_operand(terms, list(axes), atoms, binding, reason)
-    extra = [axes for axes in operands[len(signature.operands) :] if axes is not None]
-    if extra:
+    if len(extra) > len(endless):
         raise Declined(f"{len(extra)} operand(s) more than the signature '{signature.text}' covers")
     results = [
         _result(terms, shape, atoms, binding) for terms, shape in zip(signature.results, result_shapes, strict=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..ir import arrays, dialects
 from ..ir.analysis import Analysis
 from ..ir.axes import Axes
+from ..ir.codes import beside, codes
 from ..ir.graph import Constant, Graph, Node, Value, map_values, substitute
 from ..ir.opset import OPS, Alive, Analysed
 
@@ -34,7 +35,7 @@ def named(graph: Graph, kept: dict[Value, Indices]) -> Kept:
 
 def eliminate(analysis: Analysis, alive: Alive) -> Graph:
     """A copy of the analysed graph without the dead positions."""
-    graph = _with_constants(analysis, alive, arrays.keep)
+    graph = _with_constants(analysis, alive, lambda value, data, kept: arrays.keep(data, kept))
     for node in graph.nodes:
         refit(graph, node, analysis, alive)
     return _resized(graph, analysis, alive)
@@ -73,7 +74,7 @@ def mask(analysis: Analysis, alive: Alive) -> Graph:
     This is the oracle: every element of a constant that did not survive is zero; a node that normalises or reduces over
     an axis with dead positions reads the survivors only, and its result is put back with zeros.
     """
-    graph = _with_constants(analysis, alive, arrays.masked)
+    graph = _with_constants(analysis, alive, _masking(analysis.graph))
     nodes: list[Node] = []
     for node in graph.nodes:
         site = analysis.sites.get(node.name)
@@ -141,12 +142,22 @@ def normalises_dead(site: Analysed, alive: Alive) -> bool:
     return any(not alive[axis].all() for axis in axes)
 
 
-def _with_constants(analysis: Analysis, alive: Alive, change: Callable[[Any, Any], Any]) -> Graph:
+def _masking(graph: Graph) -> Callable[[Value, Any, Indices], Any]:
+    """Zeros, or what stands for them in integers; scales and zero points hold no numbers, and stay."""
+    zeros, stay = {v: code.zero for v, code in codes(graph).items()}, beside(graph)
+
+    def change(value: Value, data: Any, kept: Indices) -> Any:
+        return data if value in stay else arrays.masked(data, kept, zeros.get(value, 0))
+
+    return change
+
+
+def _with_constants(analysis: Analysis, alive: Alive, change: Callable[[Value, Any, Indices], Any]) -> Graph:
     graph = analysis.graph.copy()
     for value, kept in kept_indices(analysis, alive).items():
         if any(k is not None for k in kept):
             old = graph.constants[value]
-            graph.constants[value] = replace(old, data=change(old.data, kept))
+            graph.constants[value] = replace(old, data=change(value, old.data, kept))
     return graph
 
 

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ..ir.emit.onnx_external import Emitted, open_session
+from ..ir.emit.onnx_external import Emitted, open_as_written, open_session
 from ..ir.emit.onnx_run import limited
 from ..ir.errors import ModelError, PrunecError, UsageError, first_line
 
@@ -54,6 +54,8 @@ class Session:
         Threads inside an op; None: the cores that this process may use.
     name
         What messages call the model.
+    as_written
+        For a ModelProto: no fusions that round elsewhere; see :func:`~prunec.ir.emit.onnx_external.open_as_written`.
 
     Raises
     ------
@@ -61,10 +63,10 @@ class Session:
         The file is missing, or ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, model: Source, *, threads: int | None = None, name: str = "") -> None:
+    def __init__(self, model: Source, *, threads: int | None = None, name: str = "", as_written: bool = False) -> None:
         self.name = name or (str(model) if isinstance(model, (str, Path)) else "the model")
         self.threads = threads or available_cores()
-        self._session = _open(model, self.threads, self.name)
+        self._session = _open(model, self.threads, self.name, as_written)
         self.inputs = tuple(
             Input(i.name, _dtype(i.type, i.name), tuple(_dim(d) for d in i.shape)) for i in self._session.get_inputs()
         )
@@ -220,17 +222,17 @@ def _dtype(text: str, name: str) -> np.dtype[Any]:
     return _np_dtype(onnx.TensorProto.DataType.Value(_RUNTIME_NAMES.get(kind, kind.upper())))
 
 
-def _open(model: Source, threads: int, name: str) -> ort.InferenceSession:
+def _open(model: Source, threads: int, name: str, as_written: bool) -> ort.InferenceSession:
     if isinstance(model, (str, Path)):
         if not Path(model).is_file():
             raise ModelError(f"there is no file {model}", hint=_FILE, path=str(model))
-        return _load(str(model), threads, name)
-    if isinstance(model, bytes):
-        return _load(model, threads, name)
-    return _load(model, threads, name)
+        return _load(str(model), threads, name, as_written)
+    return _load(model, threads, name, as_written)
 
 
-def _load(source: str | bytes | onnx.ModelProto | Emitted, threads: int, name: str) -> ort.InferenceSession:
+def _load(
+    source: str | bytes | onnx.ModelProto | Emitted, threads: int, name: str, as_written: bool
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -240,7 +242,7 @@ def _load(source: str | bytes | onnx.ModelProto | Emitted, threads: int, name: s
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     try:
         if isinstance(source, (onnx.ModelProto, Emitted)):
-            return open_session(source, options)
+            return open_as_written(source, options) if as_written else open_session(source, options)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except PrunecError:
         raise

@@ -11,9 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How many random graphs and hostile files ``-m fuzz`` makes, and which."""
-    parser.addoption("--fuzz-mutations", type=int, default=2000, help="how many hostile ONNX files `-m fuzz` compiles")
+    parser.addoption("--fuzz-mutations", type=int, default=2000, help="how many hostile files `-m fuzz` compiles")
     parser.addoption("--fuzz-graphs", type=int, default=240, help="how many random graphs `-m fuzz` draws")
-    parser.addoption("--fuzz-seed", type=int, default=0, help="the first seed of `-m fuzz`: others, other graphs and files")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="the first seed of `-m fuzz`: other ones, other files")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

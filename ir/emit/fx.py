@@ -269,6 +269,16 @@ def _sample(leaf: Any, generator: torch.Generator) -> Any:
     return leaf.flatten()[torch.randperm(leaf.numel(), generator=generator)].reshape(leaf.shape)
 
 
+def batch_axes(graph: Graph) -> list[int | None]:
+    """For each input the axis whose size is that of the batch, if it is dynamic."""
+    return [0 if v.is_tensor and 0 in v.dynamic else None for v in graph.inputs]
+
+
+def observing(graph: Graph, values: list[Value]) -> Graph:
+    """``graph`` itself: what a module computes inside is not watched."""
+    return graph
+
+
 def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[Any]]:
     """The tensors that ``graph`` returns for flat ``inputs``; in float64 where asked for."""
     module = emit(graph)

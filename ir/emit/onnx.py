@@ -19,10 +19,12 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.version_converter import convert_version
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from ..arrays import flat
+from ..codes import codes
 from ..deferred import is_deferrable
 from ..errors import ModelError, PrunecError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
-from .onnx_external import Emitted, open_session
+from .onnx_external import Emitted, open_as_written, open_session
 from .onnx_run import limited
 
 Array = NDArray[Any]
@@ -201,8 +203,38 @@ def _rename_node(node: NodeProto, table: Mapping[str, str]) -> None:
 # ---------------------------------------------------------------------- running a graph
 
 
+def batch_axes(graph: Graph) -> list[int | None]:
+    """For each input the axis whose size is that of the batch, if it is dynamic.
+
+    States have it second: the symbol that an input has first stands for the batch everywhere.
+    """
+    declared = [_symbols(v) for v in graph.source["declared_inputs"]]
+    leading = {s[0] for v, s in zip(graph.inputs, declared, strict=True) if 0 in v.dynamic}
+    axes = [[d for d in sorted(v.dynamic) if s[d] in leading] for v, s in zip(graph.inputs, declared, strict=True)]
+    return [found[0] if found else None for found in axes]
+
+
+def _symbols(value: onnx.ValueInfoProto) -> dict[int, str]:
+    """What the axes are called; one without a name has its own."""
+    dims = value.type.tensor_type.shape.dim
+    return {d: dim.dim_param or f"{value.name}.{d}" for d, dim in enumerate(dims)}
+
+
+def observing(graph: Graph, values: list[Value]) -> Graph:
+    """``graph`` with ``values``, as far as it computes them, as further outputs."""
+    made = graph.producers()
+    extra = [v for v in values if v in made and v not in graph.outputs]
+    seen = graph.copy()
+    seen.outputs += extra
+    declared = [onnx.ValueInfoProto(name=v.name) for v in extra]
+    seen.source["declared_outputs"] = [*graph.source["declared_outputs"], *declared]
+    return seen
+
+
 def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
-    """All outputs of ``graph``, in order, from ONNX Runtime on the CPU.  ``double`` is ignored: a model has its types.
+    """All outputs of ``graph``, in order, sequences taken apart, from ONNX Runtime on the CPU.
+
+    ``double`` is ignored: a model has its types.
 
     Raises
     ------
@@ -212,7 +244,7 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
     model = emitted(graph)
     feeds = {v.name: np.asarray(x) for v, x in zip(model.graph.input, inputs, strict=True)}
     try:
-        return limited(_session(model), None, feeds)
+        return flat(limited(_session(model, quantised=bool(codes(graph))), None, feeds))
     except PrunecError:
         raise
     except Exception as error:  # the runtime's exceptions share no base class
@@ -223,11 +255,10 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
         ) from error
 
 
-def _session(model: ModelProto | Emitted) -> ort.InferenceSession:
+def _session(model: ModelProto | Emitted, quantised: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return open_session(model, options)
+    return open_as_written(model, options) if quantised else open_session(model, options)
 
 
 def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:

@@ -8,6 +8,7 @@ are until somebody writes, runs or asks for the whole.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,35 @@ def tensor_bytes(model: onnx.ModelProto | Emitted) -> int:
 def is_large(model: onnx.ModelProto | Emitted) -> bool:
     """Whether the model needs external data."""
     return tensor_bytes(model) > LARGE_BYTES
+
+
+def open_as_written(model: onnx.ModelProto | Emitted, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session that leaves quantised layers as they are: fused they round elsewhere, and on some processors their
+    sums saturate.
+
+    ONNX Runtime makes weights unsigned against the latter, among its extended optimisations.
+    """
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return open_session(_apart(model.whole() if isinstance(model, Emitted) else model), options)
+
+
+def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with bytes that several nodes read once for each: ONNX Runtime cannot make shared ones unsigned."""
+    signed = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    readers = Counter(name for node in model.graph.node for name in node.input if name in signed)
+    if all(count == 1 for count in readers.values()):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for n, node in enumerate(copy.graph.node):
+        for k, name in enumerate(node.input):
+            if readers[name] > 1:
+                node.input[k] = own = f"{name}/{n}.{k}"
+                copy.graph.initializer.add().CopyFrom(signed[name])
+                copy.graph.initializer[-1].name = own
+    return copy
 
 
 def open_session(model: onnx.ModelProto | Emitted, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -407,7 +407,7 @@ NAMES: Table = {
     **_same("permute", "movedim.int movedim.intlist moveaxis.int moveaxis.intlist", ("self",), _move),
     "aten.t.default": Spelling("permute", ("self",), _swap("", "")),
     **_same("permute", "mT mH adjoint", ("self",), _last_two),
-    **_same("permute", "numpy_T matrix_H", ("self",), lambda a: {"perm": tuple(reversed(range(rank(a["self"]))))}),
+    **_same("permute", "numpy_T matrix_H", ("self",), lambda a: {"dims": tuple(reversed(range(rank(a["self"]))))}),
     "aten.unfold.default": Spelling("windows", ("self",), lambda a: {"dim": axis_of(a["dimension"], a["self"])}),
     "aten.slice.Tensor": Spelling("slice", ("self",), _slice, _slice_back),
     "aten.slice_scatter.default": Spelling("slice_scatter", ("self", "src"), _slice, _slice_back),

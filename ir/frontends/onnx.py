@@ -19,16 +19,28 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from ..arrays import is_float
+from ..arrays import is_finite, is_float, to_numpy
 from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Shape, Value, values_in
 from ..opset import OPAQUE
-from .onnx_facts import Axes, Facts, Unfit, check_given, declaration, measure
+from .onnx_facts import (
+    LONGER,
+    OTHER,
+    Axes,
+    Facts,
+    Unfit,
+    check_given,
+    declaration,
+    element_type,
+    measure,
+    runs,
+)
 from .onnx_file import (
     Tensors,
     check,
     in_order,
     inlined,
+    ir_version,
     load_tensor,
     node_reads,
     outer_reads,
@@ -36,6 +48,7 @@ from .onnx_file import (
     readable,
     slimmed,
     subgraphs,
+    upgraded,
 )
 from .onnx_names import (
     KNOWN,
@@ -50,7 +63,7 @@ from .onnx_names import (
     spell,
 )
 from .onnx_tensors import AGAIN
-from .onnx_ties import is_tie, sizes_read, unshared, without_unused
+from .onnx_ties import is_tie, sizes_read, unshared, with_roles, without_unused
 
 Array = NDArray[Any]
 
@@ -86,7 +99,7 @@ class _Reader:
     def __init__(self, model: ModelProto, path: Path | None, given: dict[str, Array]) -> None:
         self.stored: Tensors = {}
         self.path = path
-        self.model = inlined(model)
+        self.model = upgraded(inlined(model))
         self.slim = slimmed(self.model, self.stored)
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
         ordered = in_order(self.slim.graph, self.stored, str(path or "the model"))
@@ -96,6 +109,7 @@ class _Reader:
         self.axes = Axes([d for v in self.declared if (d := declaration(v, given.get(v.name))) is not None])
         check_given(self.axes.inputs, given)
         self.axes.choose(given)
+        self._lengthen()
         self.env: dict[str, Value] = {}
         self.constants: dict[Value, Constant] = {}
         self.nodes: list[Node] = []
@@ -113,9 +127,18 @@ class _Reader:
         self.graph.outputs = [self._read(v.name) for v in self.model.graph.output]
         for declared, value in zip(self.graph.source["declared_outputs"], self.graph.outputs, strict=True):
             _complete(declared, value)
-        return unshared(sizes_read(without_unused(self.graph.prune_unused())), self.stored)
+        return unshared(with_roles(sizes_read(without_unused(self.graph.prune_unused()))), self.stored)
 
     # ------------------------------------------------------------------ facts
+
+    def _lengthen(self) -> None:
+        """Longer inputs where the model runs on those and not on short ones."""
+        usual = [OTHER, *LONGER] if self.axes.lengths else []
+        for size in usual:
+            self.axes.longer(size)
+            if runs(self.slim, self.stored, self.path, self.axes.sizes(self.axes.example)):
+                return
+        self.axes.longer(OTHER)
 
     def _measure(self) -> None:
         """Facts for the example sizes and, where sizes are open, for others."""
@@ -175,7 +198,7 @@ class _Reader:
 
     def _stored(self, name: str) -> Value:
         data = load_tensor(self.stored[name], self.path)
-        return self._constant(name, data, "parameter" if is_float(data) else "buffer", name)
+        return self._constant(name, data, "parameter" if is_float(data) and not _is_mask(data) else "buffer", name)
 
     def _folded(self, name: str) -> Value:
         data = self._fixed(name)
@@ -278,6 +301,8 @@ class _Reader:
         change = {"Reshape": self._reshape, "Expand": self._expand, "Resize": self._resize, "Gather": self._gather}
         if node.kind == "ConstantOfShape":
             self._fill(node)
+        if node.kind == "CastLike":
+            self._cast(node)
         inputs = node.call["inputs"]
         if node.kind not in change or len(inputs) < 2 or inputs[0] is None:
             return
@@ -291,6 +316,12 @@ class _Reader:
         if is_float(number) and not number.any() and _is_field(node.output):
             zero = self._literal(f"{node.name}_zero", number.reshape(()), number.dtype)
             node.kind, node.call = "Expand", new_call("Expand", [zero, *node.call["inputs"]])
+
+    def _cast(self, node: Node) -> None:
+        """The type of another value is that type."""
+        if node.output.name in self.facts.dtypes:
+            kind, options = element_type(node.output.dtype), node.call["attributes"]
+            node.kind, node.call = "Cast", new_call("Cast", node.call["inputs"][:1], to=kind, **options)
 
     def _reshape(self, node: Node) -> None:
         target = node.call["inputs"][1]
@@ -421,7 +452,7 @@ class _Reader:
         return {
             "opset": self.opset,
             "domains": [(o.domain, o.version) for o in self.model.opset_import],
-            "ir_version": max(self.model.ir_version, 4),
+            "ir_version": ir_version(self.model),
             "producer": (self.model.producer_name, self.model.producer_version),
             "name": graph.name or "graph",
             "doc": (self.model.doc_string, graph.doc_string),
@@ -485,9 +516,20 @@ def _complete(declared: onnx.ValueInfoProto, value: Value) -> None:
             dim.dim_value = size
 
 
+def _is_mask(data: Array) -> bool:
+    """Whether the numbers are infinities and at most one other: what is added to scores, or compared with."""
+    if is_finite(data):
+        return False
+    array = to_numpy(data)
+    return not np.isnan(array).any() and np.unique(array[np.isfinite(array)]).size <= 1
+
+
 def _is_field(value: Value) -> bool:
-    """Floats with axes of their own, such as a parameter repeated: the axes matter, even where sizes say it all."""
-    return "float" in value.dtype and len(value.shape or ()) > 1
+    """Numbers with axes of their own, such as a parameter repeated: the axes matter, even where sizes say it all.
+
+    Sizes and positions are no bytes, so bytes are codes for numbers.
+    """
+    return ("float" in value.dtype or value.dtype in ("int8", "uint8")) and len(value.shape or ()) > 1
 
 
 def _optional_results(proto: NodeProto, version: int) -> set[int]:

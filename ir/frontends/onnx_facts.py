@@ -11,6 +11,7 @@ Start at :func:`measure`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,18 +28,21 @@ from ..arrays import is_float
 from ..emit.onnx_run import limited
 from ..errors import ModelError, first_line
 from ..graph import Shape
-from .onnx_file import Tensors, load_tensor, node_reads, subgraphs
+from .onnx_file import Tensors, disguised, load_tensor, node_reads, subgraphs
 from .onnx_names import NAMES, kind_of
 from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of, dtype_of
 
 Array = NDArray[Any]
 
 BATCH, SPATIAL, OTHER = 2, 224, 16
-"""Sizes of axes that the model leaves open: the first, height and width of a 4-D input, any other."""
+LONGER = (128, 1024, 16384)
+"""Sizes of axes that the model leaves open: the first, height and width of a 4-D input, any other, which may be too
+short for the model; it is tried with longer ones then."""
 
 _STEPS = {BATCH: 1, SPATIAL: 32, OTHER: 8}
 _LARGEST_FACT = 1 << 22
 _LARGEST_VALUE = 1 << 30
+_LARGEST_TRIAL = 1 << 28
 _ROUNDS = 32
 _DATA_DEPENDENT = frozenset(
     "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout If Loop Scan "
@@ -74,7 +78,13 @@ def declaration(value: onnx.ValueInfoProto, example: Array | None) -> Declared |
 
 
 def _dtype(elem_type: int) -> str:
-    return str(dtype_of(elem_type, "a value"))
+    """A numpy dtype's name; ``str`` for text, since ``object`` is what is no tensor."""
+    return "str" if elem_type == TensorProto.STRING else str(dtype_of(elem_type, "a value"))
+
+
+def element_type(dtype: str) -> int:
+    """ONNX's number for a dtype's name: the inverse of what values are given."""
+    return TensorProto.STRING if dtype == "str" else int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 @dataclass
@@ -84,6 +94,7 @@ class Axes:
     inputs: list[Declared]
     example: dict[str, int] = field(default_factory=dict)
     other: dict[str, int] = field(default_factory=dict)
+    lengths: list[str] = field(default_factory=list)
 
     def choose(self, given: Mapping[str, Array]) -> None:
         """Give every symbol its two sizes."""
@@ -95,7 +106,23 @@ class Axes:
                     wanted = given[x.name].shape[d] if x.name in given else usual
                     self.example[symbol] = max(wanted, BATCH) if symbol in leading else wanted
                     self.other[symbol] = self.example[symbol] + _STEPS[usual]
+                    if usual == OTHER and x.name not in given:
+                        self.lengths.append(symbol)
+        for symbol in [s for s in self.lengths if not s.isidentifier()]:
+            self._compute(symbol)
         self.leading = leading
+
+    def _compute(self, symbol: str) -> None:
+        """A symbol may be a sum of others (``past + sequence``); it then has the size that this says."""
+        for sizes in (self.example, self.other):
+            sizes[symbol] = total(symbol, sizes) or sizes[symbol]
+
+    def longer(self, size: int) -> None:
+        """Give lengths that nobody chose the size ``size``: audio has more samples than a text has words."""
+        for symbol in self.lengths:
+            self.example[symbol], self.other[symbol] = size, size + size // 2
+        for symbol in [s for s in self.lengths if not s.isidentifier()]:
+            self._compute(symbol)
 
     def attempts(self) -> Iterator[dict[str, int]]:
         """Second sizes to try: all symbols differ, or the leading ones alone."""
@@ -107,6 +134,17 @@ class Axes:
     def sizes(self, symbols: Mapping[str, int]) -> Sizes:
         """The shapes of the inputs once symbols have sizes."""
         return {x.name: tuple(symbols[a] if isinstance(a, str) else a for a in x.axes) for x in self.inputs}
+
+
+def total(text: str, sizes: Mapping[str, int]) -> int | None:
+    """The size that a sum of symbols and numbers says; None for any other text."""
+    found = 0
+    for sign, term in re.findall(r"([+-]?)\s*([^+-]+)", text):
+        size = int(term) if term.strip().isdecimal() else sizes.get(term.strip())
+        if size is None:
+            return None
+        found += -size if sign == "-" else size
+    return found
 
 
 def check_given(inputs: Sequence[Declared], given: Mapping[str, Array]) -> None:
@@ -194,7 +232,7 @@ def _infer(model: ModelProto, facts: Facts, strict: bool) -> None:
     ranges = [n for n in model.graph.node if n.op_type == "Range"]
     propagate = all(_is_short(n, facts.values) for n in ranges)  # inference holds each number of a Range as a size
     try:
-        inferred = infer_shapes(model, check_type=False, strict_mode=strict, data_prop=propagate)
+        inferred = infer_shapes(disguised(model), check_type=False, strict_mode=strict, data_prop=propagate)
     except Exception as error:  # InferenceError, and others out of C++
         if strict:
             raise Unfit(first_line(error)) from error
@@ -203,7 +241,7 @@ def _infer(model: ModelProto, facts: Facts, strict: bool) -> None:
     for value in (*graph.value_info, *graph.input, *graph.output):
         kind = value.type.tensor_type
         if kind.elem_type:
-            facts.dtypes[value.name] = _dtype(kind.elem_type) if kind.elem_type != TensorProto.STRING else "object"
+            facts.dtypes[value.name] = _dtype(kind.elem_type)
         elif value.type.WhichOneof("value") not in (None, "tensor_type"):
             facts.dtypes[value.name] = "object"
         if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
@@ -345,6 +383,22 @@ def _run_for_shapes(
     except Exception:  # the runtime cannot run this model: its shapes stay unknown, its nodes pinned
         return {}
     return {name: tuple(int(n) for n in shape) for name, shape in zip(unknown, found, strict=True)}
+
+
+def runs(slim: ModelProto, stored: Tensors, folder: Path | None, sizes: Sizes) -> bool:
+    """Whether ONNX Runtime runs the model on inputs of ``sizes``; taken for granted of one that is large."""
+    if sum(math.prod(t.dims) for t in stored.values()) > _LARGEST_TRIAL:
+        return True
+    part = _part(slim, slim.graph.node, {k: load_tensor(t, folder) for k, t in stored.items()})
+    part.graph.input.extend(v for v in slim.graph.input if v.name in sizes)
+    part.graph.output.extend(slim.graph.output)
+    rng = np.random.default_rng(0)
+    try:
+        feeds = {v.name: _random(rng, sizes[v.name], _dtype(v.type.tensor_type.elem_type)) for v in part.graph.input}
+        limited(_session(part), None, feeds)
+    except Exception:  # the runtime's exceptions share no base class; what is wrong is said when the model is run
+        return False
+    return True
 
 
 def _needed(nodes: Sequence[NodeProto], wanted: Iterable[str]) -> list[NodeProto]:

@@ -25,6 +25,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
+from onnx.shape_inference import infer_shapes
+from onnx.version_converter import convert_version
 
 from ..errors import ModelError, first_line
 from .onnx_tensors import AGAIN, LARGEST_AXIS, PACKED, array_of, byte_count, check_tensor, dense, dtype_of
@@ -224,11 +226,39 @@ def check(model: ModelProto, where: str = "the model") -> None:
     del slim.graph.node[:]
     slim.graph.node.extend(ordered)
     for value in slim.graph.output:
-        value.type.tensor_type.shape.SetInParent()  # the checker wants a shape, no runtime does
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()  # the checker wants a shape, no runtime does
     try:
-        onnx.checker.check_model(slim)
+        onnx.checker.check_model(disguised(slim))
     except Exception as error:  # ValidationError, and others out of C++
         raise ModelError(f"{where} is not a valid ONNX model: {first_line(error)}", hint=AGAIN) from error
+
+
+def disguised(model: ModelProto) -> ModelProto:
+    """``model`` for tools that know the standard alone, and tolerate ops of other domains.
+
+    ONNX Runtime has a few ops in the default domain that the standard lacks, or got later; its optimiser writes them.
+    """
+    version = next((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAIN), 1)
+    if not any(_is_runtime_op(n, version) for n in model.graph.node):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    copy.opset_import.append(helper.make_opsetid(_DISGUISE, 1))
+    for node in copy.graph.node:
+        if _is_runtime_op(node, version):
+            node.domain = _DISGUISE
+    return copy
+
+
+def _is_runtime_op(node: NodeProto, version: int) -> bool:
+    if node.op_type not in _RUNTIME_OPS or node.domain not in _DEFAULT_DOMAIN:
+        return False
+    return not onnx.defs.has(node.op_type) or onnx.defs.get_schema(node.op_type).since_version > version
+
+
+_RUNTIME_OPS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+_DISGUISE = "onnxruntime"
 
 
 def _check_opset(model: ModelProto, where: str) -> None:
@@ -333,6 +363,33 @@ def outer_reads(graph: GraphProto) -> dict[str, None]:
     return {n: None for n in names if n not in inside}
 
 
+def upgraded(model: ModelProto) -> ModelProto:
+    """``model`` in an opset that ONNX Runtime has kernels for; it has none for the first six.
+
+    Raises
+    ------
+    ModelError
+        ONNX's converter does not know an op of the model.
+    """
+    version = next((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAIN), _OLDEST_OPSET)
+    if version >= _OLDEST_OPSET:
+        return model
+    try:
+        newer: ModelProto = convert_version(infer_shapes(model), _OLDEST_OPSET)  # it wants ranks
+        return newer
+    except Exception as error:  # out of C++
+        raise ModelError(
+            f"the model has opset {version}, which ONNX Runtime does not run, and cannot be converted to "
+            f"{_OLDEST_OPSET}: {first_line(error)}",
+            hint=f"export the model again, with opset {_OLDEST_OPSET} or newer",
+            opset=version,
+        ) from error
+
+
+_OLDEST_OPSET = 7
+_DEFAULT_DOMAIN = ("", "ai.onnx")
+
+
 def inlined(model: ModelProto) -> ModelProto:
     """``model`` with calls of its own functions replaced by their bodies."""
     if not model.functions:
@@ -382,7 +439,7 @@ def slimmed(model: ModelProto, stored: Tensors) -> ModelProto:
 
     A large tensor becomes an input of the same name, so that checkers and shape inference do not copy it.
     """
-    slim = ModelProto(ir_version=max(model.ir_version, 4), producer_name=model.producer_name)
+    slim = ModelProto(ir_version=ir_version(model), producer_name=model.producer_name)
     slim.opset_import.extend(model.opset_import)
     slim.functions.extend(model.functions)
     slim.metadata_props.extend(model.metadata_props)
@@ -405,6 +462,18 @@ def slimmed(model: ModelProto, stored: Tensors) -> ModelProto:
         else:
             slim.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
     return slim
+
+
+def ir_version(model: ModelProto) -> int:
+    """The version of the file format to write: as new as the opsets need, since runtimes learn new ones late.
+
+    From 4 on initialisers are no inputs.
+    """
+    needed: int = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
+    return max(4, min(int(model.ir_version), max(needed, _KNOWN_FORMAT)))
+
+
+_KNOWN_FORMAT = 10
 
 
 def _write_defaults(node: NodeProto) -> None:

@@ -107,14 +107,30 @@ def _conv(a: Arguments) -> dict[str, Any]:
     return {"groups": int(_attribute(a, "group", 1)), "padded": padded}
 
 
+def _quantise(a: Arguments) -> dict[str, Any]:
+    """Blocks along the axis, if there are any, show in the rank of the scale."""
+    scale = operand(a, 1)
+    single = scale is None or scale.shape is None or math.prod(scale.shape) == 1
+    return {"dim": 0 if single else axis_of(_attribute(a, "axis", 1), _x(a))}
+
+
+def _gemm_quantised(a: Arguments) -> dict[str, Any]:
+    if _attribute(a, "transA", 0):
+        raise Declined(_TRANSPOSED)
+    return {}
+
+
 def _transb(a: Arguments) -> bool:
     return bool(_attribute(a, "transB", 0))
+
+
+_TRANSPOSED = "the first factor is transposed"
 
 
 def _gemm(a: Arguments) -> dict[str, Any]:
     bias = operand(a, 2)
     if _attribute(a, "transA", 0):
-        raise Declined("the first factor is transposed")
+        raise Declined(_TRANSPOSED)
     if bias is not None and rank(bias) > 1 and _transb(a):
         raise Declined("the bias is a matrix")
     scaled = _attribute(a, "alpha", 1.0) != 1.0 or _attribute(a, "beta", 1.0) != 1.0
@@ -154,12 +170,67 @@ def _along(default: int) -> Read:
     return lambda a: {"dims": (axis_of(_attribute(a, "axis", default), _x(a)),), "keepdim": False}
 
 
+def _softmax_quantised(a: Arguments) -> dict[str, Any]:
+    """A removed position is a code for zero that only the reader of the result knows: the axis is kept."""
+    return _softmax({**a, OPSET: _attribute(a, "opset", a[OPSET])})
+
+
 def _softmax(a: Arguments) -> dict[str, Any]:
     """Before opset 13 the input counts as a matrix: everything from ``axis`` on is one axis."""
     x = _x(a)
     if a[OPSET] >= 13:
         return _along(-1)(a)
     return {"dims": tuple(range(axis_of(_attribute(a, "axis", 1), x), rank(x))), "keepdim": False}
+
+
+_STILL_ZERO = frozenset({"Relu", "LeakyRelu", "Tanh"})
+
+
+def _fused(read: Read) -> Read:
+    """A layer with a function after it: no constant may be folded into its bias, and zeros have to stay zeros."""
+
+    def with_activation(a: Arguments) -> dict[str, Any]:
+        if (name := str(_attribute(a, "activation", "Relu"))) not in _STILL_ZERO:
+            raise Declined(f"fused with {name}")
+        return {**read(a), "scaled": True}
+
+    return with_activation
+
+
+def _matmul_fused(a: Arguments) -> dict[str, Any]:
+    if any(_attribute(a, name, 0) for name in ("transA", "transBatchA", "transBatchB")):
+        raise Declined(_TRANSPOSED)
+    return _matmul(a)
+
+
+def _skip(a: Arguments) -> dict[str, Any]:
+    if operand(a, 1) is None or shape_of(_x(a)) != operand(a, 1).shape:  # type: ignore[union-attr]
+        raise Declined("what is added is broadcast")
+    return {"rank": 1, "results": tuple(a["results"])}
+
+
+def _embedded(a: Arguments) -> dict[str, Any]:
+    return {"rank": 1, "results": tuple(a["results"])}
+
+
+_PLAIN = frozenset({"num_heads", "unidirectional", "scale", "mask_filter_value", "qkv_hidden_sizes"})
+
+
+def _attention_packed(a: Arguments) -> dict[str, Any]:
+    """Query, key and value from one weight, all of one size."""
+    weight, sizes = operand(a, 1), _attribute(a, "qkv_hidden_sizes", None) or [0]
+    options = {k for k, v in a["attributes"].items() if v} - _PLAIN
+    if options or len(set(sizes)) > 1 or len(a[RESULT]) > 1 or any(v is not None for v in a["inputs"][4:]):
+        raise Declined("attention with a cache, a bias of scores, or sizes of its own")
+    heads = int(a["attributes"]["num_heads"])
+    scale = _attribute(a, "scale", 0.0) or (size(weight, 1) // 3 // heads) ** -0.5
+    return {"heads": heads, "scale": scale}
+
+
+def _attention_packed_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """Sizes follow from the weight; the scale does not."""
+    named = {"num_heads" if k == "heads" else k: v for k, v in changed.items()}
+    return node.kind, with_attributes(node.call, {**named, "qkv_hidden_sizes": None})
 
 
 def _mean_variance(a: Arguments) -> dict[str, Any]:
@@ -375,6 +446,12 @@ def _average_pool(a: Arguments) -> dict[str, Any]:
     return {"spatial": rank(_x(a)) - 2, "function": "mean with borders" if borders else "mean"}
 
 
+def _pool_quantised(a: Arguments) -> dict[str, Any]:
+    if _attribute(a, "channels_last", 0):
+        raise Declined("channels come last")
+    return _average_pool(a)
+
+
 def _resize(a: Arguments) -> dict[str, Any]:
     """Sizes and scales name every axis; ``sizes`` is kept only where it must follow the channels."""
     x, out = _x(a), a[RESULT][0]
@@ -524,11 +601,11 @@ _PUT: dict[str, Put] = {
 # ---------------------------------------------------------------------- the table
 
 _TENSORS = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike "
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast "
     "Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity "
     "IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow Reciprocal Relu Round Selu "
     "Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor "
-    "com.microsoft::Gelu com.microsoft::QuickGelu"
+    "com.microsoft::Gelu com.microsoft::QuickGelu com.microsoft::BiasGelu com.microsoft::FastGelu"
 )
 _ZERO_AT_ZERO = frozenset("tanh relu leakyrelu thresholdedrelu scaledtanh elu softsign".split())
 _POOLS = {"max": "MaxPool GlobalMaxPool", "mean": "GlobalAveragePool", "norm": "LpPool GlobalLpPool"}
@@ -570,8 +647,32 @@ NAMES: Table = {
     "RMSNormalization": Spelling("layer_norm", _first(2), _trailing),
     "LpNormalization": Spelling("normalise", _first(1), _along(-1)),
     "MeanVarianceNormalization": Spelling("normalise", _first(1), _mean_variance),
+    "SimplifiedLayerNormalization": Spelling("layer_norm", _first(2), _trailing),
+    "com.microsoft::SkipLayerNormalization": Spelling("layer_norm_of_sum", _first(5), _skip),
+    "com.microsoft::SkipSimplifiedLayerNormalization": Spelling("layer_norm_of_sum", ("0", "1", "2", "", "3"), _skip),
+    "com.microsoft::EmbedLayerNormalization": Spelling("layer_norm_of_tables", tuple("23456"), _embedded),
+    "com.microsoft::Attention": Spelling("attention_packed", _first(3), _attention_packed, _attention_packed_back),
+    "com.microsoft::FusedConv": Spelling("conv", _first(3), _fused(_conv), renamed(groups="group")),
+    "com.microsoft::FusedGemm": Spelling("linear", _first(3), _fused(_gemm)),
+    "com.microsoft::FusedMatMul": Spelling("matmul", _first(2), _matmul_fused),
     "LRN": Spelling("local_response_norm", _first(1)),
     "Attention": Spelling("attention", _first(4), _attention, _attention_back),
+    **_same("quantise", "QuantizeLinear DequantizeLinear", _first(3), _quantise),
+    **_same("quantise", "com.microsoft::QuantizeLinear com.microsoft::DequantizeLinear", _first(3), _quantise),
+    "DynamicQuantizeLinear": Spelling("quantise_dynamic", _first(1)),
+    "QLinearConv": Spelling("conv_quantised", tuple("038124567"), _conv, renamed(groups="group")),
+    "ConvInteger": Spelling("conv_quantised", ("0", "1", "", "", "2", "", "3"), _conv, renamed(groups="group")),
+    "QLinearMatMul": Spelling("matmul_quantised", ("0", "3", "", *"124567")),
+    "MatMulInteger": Spelling("matmul_quantised", ("0", "1", "", "", "2", "", "3")),
+    "com.microsoft::MatMulIntegerToFloat": Spelling("matmul_quantised", tuple("0162435")),
+    "com.microsoft::QGemm": Spelling("linear_quantised", tuple("036124578"), _gemm_quantised),
+    **_same("elementwise_quantised", "com.microsoft::QLinearAdd com.microsoft::QLinearMul", _first(8)),
+    **_same("elementwise", "com.microsoft::QLinearSigmoid com.microsoft::QLinearLeakyRelu", _first(1)),
+    "com.microsoft::QLinearSoftmax": Spelling("scan", _first(1), _softmax_quantised),
+    "com.microsoft::QLinearConcat": Spelling("cat", None, _cat),
+    **_same(
+        "pool", "com.microsoft::QLinearGlobalAveragePool com.microsoft::QLinearAveragePool", _first(1), _pool_quantised
+    ),
     "LSTM": Spelling("recurrent_stacked", _first(8), _recurrent(4), renamed(hidden="hidden_size")),
     "GRU": Spelling("recurrent_stacked", _first(6), _recurrent(3), renamed(hidden="hidden_size")),
     "RNN": Spelling("recurrent_stacked", _first(6), _recurrent(1), renamed(hidden="hidden_size")),
@@ -613,15 +714,21 @@ def spell(kind: str, a: Arguments) -> tuple[str, tuple[Value | None, ...], dict[
         raise Declined("no declaration for this op")
     attrs = spelling.read(a) if spelling.read else {}
     op, names = _variant(kind, spelling, a, attrs)
-    return op, tuple(a["inputs"] if names is None else (operand(a, int(n)) for n in names)), attrs
+    return op, tuple(a["inputs"] if names is None else (operand(a, int(n)) if n else None for n in names)), attrs
 
 
 def _variant(
     kind: str, spelling: Spelling, a: Arguments, attrs: Mapping[str, Any]
 ) -> tuple[str, tuple[str, ...] | None]:
     """Some op types spell one op or another, as their attributes say."""
-    if kind == "Gemm" and not _transb(a):
+    if kind == "com.microsoft::FusedMatMul" and _transb(a):
+        return "matmul_t", spelling.operands
+    if kind in ("Gemm", "com.microsoft::FusedGemm") and not _transb(a):
         return "linear_t", spelling.operands
+    if kind == "com.microsoft::QLinearConcat":  # after its own scale and zero point, each operand before its own
+        return "cat", tuple(str(k) for k in range(2, len(a["inputs"]), 3))
+    if kind == "com.microsoft::QGemm" and not _transb(a):
+        return "matmul_quantised", spelling.operands
     if kind == "Gather":
         op = _gather_op(a, attrs)
         return op, _first(1) if op == "select" else spelling.operands
@@ -648,7 +755,7 @@ def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Ar
     back: Write | None = NAMES[node.kind].write
     if back is None:
         raise AssertionError(f"{node.kind} cannot take back {dict(changed)}")
-    if back in (_attention_back, _unchanged):
+    if back in (_attention_back, _attention_packed_back, _unchanged):
         return back(node, changed)
     inner = Node(node.name, node.op, node.inputs, node.outputs, node.attrs, node.kind, node.call["attributes"])
     kind, attributes = back(inner, changed)
@@ -693,7 +800,7 @@ def constant(array: Any) -> NDArray[Any]:
 
 def explicit(graph: Graph, node: Node) -> Mapping[str, Any]:
     """Attributes that the source left to the shapes and that must be written down before shapes change."""
-    if node.op in ("attention", "attention_grouped") and "scale" not in node.call["attributes"]:
+    if node.op in ("attention", "attention_grouped", "attention_packed") and "scale" not in node.call["attributes"]:
         return {"scale": node.attrs["scale"]}
     if node.op == "split" and "split" not in node.call["attributes"] and len(node.call["inputs"]) < 2:
         return {"sizes": node.attrs["sizes"]}

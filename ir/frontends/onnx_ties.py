@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import is_float
+from ..codes import beside, codes
 from ..graph import Constant, Graph, Node, Value, substitute, values_in
 
 Array = NDArray[Any]
@@ -25,6 +26,15 @@ def without_unused(graph: Graph) -> Graph:
     """``graph`` without constants that nothing reads (in place): they would count as units."""
     read = {*graph.consumers(), *graph.outputs}
     graph.constants = {v: c for v, c in graph.constants.items() if v in read}
+    return graph
+
+
+def with_roles(graph: Graph) -> Graph:
+    """``graph`` with integers that stand for numbers as parameters, their scales and zero points not (in place)."""
+    for values, role in ((codes(graph), "parameter"), (beside(graph), "buffer")):
+        for value in values:
+            if graph.constants[value].role != "literal":
+                graph.constants[value].role = role
     return graph
 
 
@@ -79,7 +89,8 @@ def unshared(graph: Graph, taken: Iterable[str] = ()) -> Graph:
     """
     names = {*taken, *(v.name for v in graph.values())}
     readers = graph.consumers()
-    apart = {v for v, c in graph.constants.items() if len(readers.get(v, ())) > 1 and _is_accident(c)}
+    scales = beside(graph)
+    apart = {v for v, c in graph.constants.items() if len(readers.get(v, ())) > 1 and _is_accident(c, v in scales)}
     for value in [v for v in graph.constants if v in apart]:
         owners: dict[tuple[str, ...], Value] = {}
         for node in readers[value]:
@@ -96,9 +107,9 @@ def unshared(graph: Graph, taken: Iterable[str] = ()) -> Graph:
     return graph
 
 
-def _is_accident(constant: Constant) -> bool:
+def _is_accident(constant: Constant, is_scale: bool) -> bool:
     data = constant.data
-    if not is_float(data) or not 1 < data.size <= _LARGEST_CLONE:
+    if not (is_float(data) or is_scale) or not 1 < data.size <= _LARGEST_CLONE:
         return False
     return constant.role == "literal" or not is_tie(data)
 

@@ -1,5 +1,5 @@
 """Op declarations, one family a file: the only place that knows what an op means.  Importing this fills ``OPS``."""
 
-from . import attention, conv, elementwise, join, linear, norm, recurrent, reduce, shape
+from . import attention, conv, elementwise, join, linear, norm, quantised, recurrent, reduce, shape
 
-__all__ = ["attention", "conv", "elementwise", "join", "linear", "norm", "recurrent", "reduce", "shape"]
+__all__ = ["attention", "conv", "elementwise", "join", "linear", "norm", "quantised", "recurrent", "reduce", "shape"]

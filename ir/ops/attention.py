@@ -1,9 +1,12 @@
-"""Fused attention: query heads, key heads and head dimensions."""
+"""Fused attention: query heads, key heads and head dimensions.
+
+A removed key has no weight, while a key of zeros has some: keys are normalised over.
+"""
 
 from __future__ import annotations
 
 from ..graph import Node
-from ..opset import AtDead, Cost, declare
+from ..opset import AtDead, Cost, declare, zero_after_weights
 
 
 def _zero(node: Node, at_dead: AtDead) -> bool:
@@ -21,6 +24,10 @@ def _macs(cost: Cost) -> float:
 def _in_order(node: Node) -> str:
     """Under a causal mask queries and keys are compared by their numbers."""
     return "qs" if node.attrs["causal"] else ""
+
+
+def _packed_macs(cost: Cost) -> float:
+    return cost.result() * (3 * cost("i") + 2 * cost("S"))
 
 
 declare(
@@ -41,4 +48,13 @@ declare(
     contracts="d",
     keeps=_in_order,
     zero=_zero,
+)
+declare(
+    "attention_packed",
+    "B S i, i (3 n d), (3 n d) -> B S (n d)",
+    "Self-attention with its projection: query, key and value from one weight.",
+    n="heads",
+    macs=_packed_macs,
+    contracts="i",
+    zero=zero_after_weights(-1),
 )

@@ -68,6 +68,14 @@ declare(
     zero=_product_zero,
 )
 declare(
+    "matmul_t",
+    "... m k, ... n k -> ... m n",
+    "Batched matrix product, the second factor transposed.",
+    macs=_matmul_macs,
+    contracts="k",
+    zero=zero_after_operands,
+)
+declare(
     "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=_matmul_macs, contracts="k", zero=zero_after_operands
 )
 declare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..axes import Axes
+from ..axes import Axes, pinned
 from ..graph import Node
 from ..opset import AtDead, Fitting, Site, always_zero, declare, moves, zero_after_operands, zero_after_weights
 
@@ -70,3 +70,35 @@ def weight_norm(site: Site) -> list[Axes]:
     direction, magnitude = site.x, site.axes[1] or []
     site.atoms.unify(direction[int(site.attrs["dim"])], magnitude[int(site.attrs["dim"])])
     return [list(direction)]
+
+
+def _last(node: Node) -> Mapping[int, tuple[int, ...]]:
+    """The last axis of every operand."""
+    shapes = [None if v is None else v.shape for v in node.inputs]
+    return {k: (len(shape) - 1,) for k, shape in enumerate(shapes) if shape}
+
+
+_SUM = 3
+"""The result that is the sum itself; those before it, but for the first, are statistics."""
+
+
+@moves("layer_norm_of_sum", normalises=_last, zero=always_zero)
+def layer_norm_of_sum(site: Site) -> list[Axes]:
+    """Layer norm of a sum, and the sum itself (``... c!, ... c!, c!, c!, c! -> ... c, ...``); ``results`` are there."""
+    for axes in site.axes[1:]:
+        for a, b in zip(reversed(site.x), reversed(axes or [])):
+            site.atoms.unify(a, b)
+    results = zip(site.attrs["results"], site.shapes, strict=True)
+    return [list(site.x) if k in (0, _SUM) else _kept_statistics(site, shape) for k, shape in results]
+
+
+@moves("layer_norm_of_tables", normalises=_last, zero=always_zero)
+def layer_norm_of_tables(site: Site) -> list[Axes]:
+    """Layer norm of rows of tables that are looked up and summed (``V c!, P c!, T c!, c!, c! -> B L c``)."""
+    for axes in site.axes:
+        for axis in (axes or [])[:-1]:
+            site.pin(axis, "indexed by a tensor")
+        if axes:
+            site.atoms.unify(site.x[-1], axes[-1])
+    results = zip(site.attrs["results"], site.shapes, strict=True)
+    return [[*map(pinned, shape[:-1]), site.x[-1]] if k != 1 else [*map(pinned, shape)] for k, shape in results]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir import arrays
+from ...ir.codes import Code, codes
 from ...ir.errors import ModelError, UsageError
 from ...ir.graph import Constant, Value
 from ...ir.modules import load_module
@@ -27,11 +28,12 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A trained constant: its data as numpy (o, i, *), the ops that read it and its value in the graph."""
+    """A trained constant: its numbers as numpy (o, i, *), the ops that read it and its value in the graph."""
 
     value: Value
     constant: Constant
     ops: tuple[str, ...]
+    code: Code | None = None
 
     @property
     def name(self) -> str:
@@ -44,11 +46,12 @@ class Parameter:
     @cached_property
     def data(self) -> NDArray[Any]:
         """The whole of it; a criterion of single elements reads :meth:`blocks` instead."""
-        return arrays.to_numpy(self.constant.data)
+        data = arrays.to_numpy(self.constant.data)
+        return data if self.code is None else self.code.numbers(data)
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Runs of rows (r, i, *), each with the number of its first row."""
-        return arrays.blocks(self.constant.data)
+        return arrays.blocks(self.constant.data if self.code is None else self.data)
 
 
 @dataclass(eq=False)
@@ -61,11 +64,11 @@ class Scoring:
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter that carries at least one unit."""
         analysis = self.groups.analysis
-        readers = reading_ops(analysis.graph)
+        readers, coded = reading_ops(analysis.graph), codes(analysis.graph)
         for value, constant in analysis.graph.constants.items():
             axes = analysis.axes[value] or []
             if constant.role == "parameter" and any(analysis.solution.component[a].any() for a in axes):
-                yield Parameter(value, constant, tuple(readers.get(value, ())))
+                yield Parameter(value, constant, tuple(readers.get(value, ())), coded.get(value))
 
     def zeros(self) -> Scores:
         return np.zeros(self.groups.analysis.solution.units)

@@ -1,0 +1,113 @@
+"""Integers that stand for numbers: ``(q - zero) * scale``.  Scale and zero point are one, or one for each position.
+
+Both ways between integers and numbers keep the axes.  Layers on integers are the layers of numbers with scales and
+zero points after their operands: ``x, weight, bias``, then scale and zero point of ``x``, the weight, the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ..axes import Axes, pinned
+from ..errors import Declined
+from ..graph import Node
+from ..opset import Coded, Contracts, Cost, Fitting, Site, declare, moves, zero_after_first, zero_after_operands
+from ..signature import Signature, apply
+
+_PER_TENSOR = "*"
+
+
+def _everything(node: Node) -> Mapping[int, tuple[int, ...]]:
+    return {0: tuple(range(len(node.inputs[0].shape or ()))) if node.inputs[0] is not None else ()}
+
+
+@moves("quantise_dynamic", normalises=_everything)
+def quantise_dynamic(site: Site) -> list[Axes]:
+    """Numbers to integers by their own range, which is that of the survivors; then the scale and the zero point."""
+    return [list(site.x), *([pinned(d) for d in shape] for shape in site.shapes[1:])]
+
+
+def _dim(node: Node) -> int:
+    return int(node.attrs["dim"])
+
+
+@moves("quantise", zero=zero_after_first, coded={0: Coded(1, 2, _dim)})
+def quantise(site: Site) -> list[Axes]:
+    """Numbers to integers, or back: ``x, scale, zero point``, the last two single or one a position of axis ``dim``."""
+    for axes in site.axes[1:]:
+        if axes is None or math.prod(map(len, axes)) == 1:
+            continue
+        if len(axes) != 1 or len(axes[0]) != len(site.x[_dim(site.node)]):
+            raise Declined("a scale for each block")
+        site.atoms.unify(site.x[_dim(site.node)], axes[0])
+    return [list(site.x)]
+
+
+def _applied(site: Site, layer: str, along: str) -> list[Axes]:
+    """The signature of a layer; what lies beside its weight is single, or has the letters ``along``."""
+    operands, _, result = layer.partition(" -> ")
+    terms = [
+        *operands.split(", "),
+        *(_beside(axes, along if k in (2, 3) else "") for k, axes in enumerate(site.axes[3:])),
+    ]
+    signature = Signature.parse(f"{', '.join(terms)} -> {result}")
+    sizes = {"g": int(site.attrs.get("groups", 1))}
+    found, site.binding = apply(signature, site.atoms, site.axes, site.shapes, sizes, site.reason)
+    return found
+
+
+def _beside(axes: Axes | None, along: str) -> str:
+    if axes is None or math.prod(map(len, axes)) == 1:
+        return _PER_TENSOR
+    if not along or len(axes) != 1:
+        raise Declined("a scale for each row, or each block")
+    return along
+
+
+def _layer_macs(cost: Cost) -> float:
+    return cost.result() * cost.operand(1) / max(1, cost.sizes(1)[0])
+
+
+def _matmul_macs(cost: Cost) -> float:
+    return cost.result() * cost("k")
+
+
+def _coded(axis: int) -> dict[int, Coded]:
+    return {0: Coded(3, 4, lambda node: 0), 1: Coded(5, 6, lambda node: axis), 2: Coded(None, None, lambda node: 0)}
+
+
+def _groups(fitting: Fitting) -> dict[str, object]:
+    return {"groups": fitting.site.count(fitting.alive, "g")}
+
+
+declare(
+    "elementwise_quantised",
+    "..., *, *, ..., *, *, *, * -> ...",
+    "A sum or product of integers, each operand with its scale and zero point after it.",
+    zero=zero_after_operands,
+    coded={0: Coded(1, 2, lambda node: 0), 3: Coded(4, 5, lambda node: 0)},
+)
+
+
+def _summed(letter: str) -> Contracts:
+    """Sums of products of the first two operands over ``letter``."""
+    return lambda node: {letter: (0, 1)}
+
+
+@moves("conv_quantised", refit=_groups, macs=_layer_macs, contracts=_summed("i"), coded=_coded(0))
+def conv_quantised(site: Site) -> list[Axes]:
+    """Convolution on integers."""
+    return _applied(site, "B (g i) *, (g o) i *, (g o) -> B (g o) *", "(g o)")
+
+
+@moves("linear_quantised", macs=_layer_macs, contracts=_summed("i"), coded=_coded(0))
+def linear_quantised(site: Site) -> list[Axes]:
+    """Linear layer on integers, weight (out, in)."""
+    return _applied(site, "... i, o i, o -> ... o", "o")
+
+
+@moves("matmul_quantised", macs=_matmul_macs, contracts=_summed("k"), zero=zero_after_operands, coded=_coded(-1))
+def matmul_quantised(site: Site) -> list[Axes]:
+    """Matrix product on integers, weight (…, in, out)."""
+    return _applied(site, "... m k, ... k n, n -> ... m n", "n")

@@ -1,0 +1,224 @@
+"""Quantised ONNX models: the same units as in floats, weights and their scales sliced, compact equal to masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+import prunec
+from prunec.ir.codes import codes
+from prunec.ir.emit.onnx import emit, run, sample_inputs
+from prunec.passes.rewrite import eliminate, mask
+
+from .test_onnx_frontend import HEAD, analysed, build, node, weight
+
+UNITS = 8 + 6
+ZERO = 7
+"""A zero point that is not zero: a removed weight is this number."""
+
+
+def stored_as(w: NDArray[Any], per_channel: bool, axis: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The integers, scale and zero point of a weight."""
+    others = tuple(d for d in range(w.ndim) if d != axis)
+    scale = (np.abs(w).max(others) if per_channel else np.abs(w).max()) / 100
+    shaped = scale.reshape([-1 if d == axis else 1 for d in range(w.ndim)]) if per_channel else scale
+    zero = np.full(np.shape(scale), ZERO, np.int8)
+    return np.clip(np.round(w / shaped) + ZERO, -128, 127).astype(np.int8), np.asarray(scale, np.float32), zero
+
+
+def quantised(per_channel: bool) -> ModelProto:
+    """conv (8) - conv (6) - linear (3), each weight and each value between through integers."""
+    weights: dict[str, Any] = {"s": np.float32(0.05), "z": np.uint8(128)}
+    shapes = {"w1": (8, 3, 3, 3), "w2": (6, 8, 1, 1), "w3": (3, 6)}
+    for name, shape in shapes.items():
+        weights |= dict(zip((f"{name}q", f"{name}s", f"{name}z"), stored_as(weight(*shape), per_channel)))
+    nodes = [node("DequantizeLinear", f"{n}q {n}s {n}z", n, **({"axis": 0} if per_channel else {})) for n in shapes]
+
+    def rounded(x: str) -> list[onnx.NodeProto]:
+        return [node("QuantizeLinear", f"{x} s z", f"{x}_q"), node("DequantizeLinear", f"{x}_q s z", f"{x}_d")]
+
+    nodes += [*rounded("x"), node("Conv", "x_d w1", "a", pads=[1, 1, 1, 1]), node("Relu", "a", "b"), *rounded("b")]
+    nodes += [node("Conv", "b_d w2", "c"), *rounded("c"), node("GlobalAveragePool", "c_d", "d")]
+    nodes += [node("Flatten", "d", "e"), node("Gemm", "e w3", "y", transB=1)]
+    return build(nodes, weights)
+
+
+def halved(model: ModelProto) -> tuple[Any, Any, Any, NDArray[Any]]:
+    graph, groups = analysed(model)
+    rng = np.random.default_rng(0)
+    dropped = np.concatenate([rng.permutation(g.units)[: len(g) // 2] for g in groups.groups])
+    alive = groups.alive(dropped)
+    return graph, groups, eliminate(groups.analysis, alive), alive
+
+
+def assert_exact(model: ModelProto, units: int) -> ModelProto:
+    graph, groups, small, alive = halved(model)
+    assert len(groups.prunable) == units
+    assert not groups.analysis.opaque
+    inputs = sample_inputs(graph, 0)
+    for a, b, c in zip(*(run(g, inputs) for g in (mask(groups.analysis, alive), small, graph)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * float(np.abs(a.astype(np.float64)).max()))
+        assert not np.array_equal(a, c)
+    return emit(small)
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["tensor", "channel"])
+def test_qdq(per_channel: bool) -> None:
+    made = {t.name: numpy_helper.to_array(t) for t in assert_exact(quantised(per_channel), UNITS).graph.initializer}
+    assert made["w1q"].shape == (4, 3, 3, 3)
+    assert made["w2q"].shape == (3, 4, 1, 1)
+    assert made["w1q"].dtype == np.int8
+    assert made["w1s"].shape == made["w1z"].shape == ((4,) if per_channel else ())
+
+
+def test_a_removed_weight_is_the_zero_point() -> None:
+    _, groups, _, alive = halved(quantised(True))
+    masked = {c.name: c.data for c in mask(groups.analysis, alive).constants.values()}
+    dead = [row for row in masked["w1q"] if (row == row.flat[0]).all()]
+    assert len(dead) == 4
+    assert all((row == ZERO).all() for row in dead)
+    assert (masked["w1s"] > 0).all()
+
+
+def test_scores_are_those_of_the_numbers() -> None:
+    """Per channel every row of integers is as large as the others; the numbers are not."""
+    graph, _ = analysed(quantised(True))
+    code = next(code for v, code in codes(graph).items() if v.name == "w1q")
+    data = next(c.data for c in graph.constants.values() if c.name == "w1q")
+    np.testing.assert_allclose(code.numbers(data), weight(8, 3, 3, 3), atol=0.02)
+    assert next(c.role for c in graph.constants.values() if c.name == "w1q") == "parameter"
+    assert next(c.role for c in graph.constants.values() if c.name == "w1s") == "buffer"
+
+
+def test_zero_points_that_an_exporter_merged_are_apart() -> None:
+    model = quantised(True)
+    square = {"w1": weight(6, 3, 3, 3), "w2": weight(6, 6, 1, 1)}
+    for name, w in square.items():
+        for suffix, array in zip("qsz", stored_as(w, True)):
+            old = next(t for t in model.graph.initializer if t.name == f"{name}{suffix}")
+            old.CopyFrom(numpy_helper.from_array(np.asarray(array), old.name))
+    shared = next(n for n in model.graph.node if n.output[0] == "w2")
+    shared.input[2] = "w1z"
+    assert_exact(model, 12)
+
+
+def operators() -> tuple[ModelProto, int]:
+    """QLinearConv (depthwise too), a sum of integers and QLinearMatMul."""
+    weights: dict[str, Any] = {"s": np.float32(0.05), "z": np.uint8(128)}
+    for name, shape, axis in (("w1", (8, 3, 3, 3), 0), ("w2", (8, 1, 3, 3), 0), ("w3", (8, 5), 1)):
+        weights |= dict(zip((f"{name}q", f"{name}s", f"{name}z"), stored_as(weight(*shape), axis == 0, axis)))
+        weights[f"{name}z"] = np.zeros_like(weights[f"{name}z"])
+    weights |= {"b1": np.arange(8, dtype=np.int32) * 50, "add": np.arange(8, dtype=np.uint8).reshape(8, 1, 1) + 120}
+    ms = "com.microsoft"
+    nodes = [
+        node("QuantizeLinear", "x s z", "xq"),
+        node("QLinearConv", "xq s z w1q w1s w1z s z b1", "a"),
+        node("QLinearConv", "a s z w2q w2s w2z s z", "b", group=8),
+        node("QLinearAdd", "b s z add s z s z", "c", domain=ms),
+        node("QLinearGlobalAveragePool", "c s z s z", "d", domain=ms),
+        node("Flatten", "d", "e"),
+        node("QLinearMatMul", "e s z w3q w3s w3z s z", "f"),
+        node("DequantizeLinear", "f s z", "y"),
+    ]
+    model = build(nodes, weights)
+    model.opset_import.append(helper.make_opsetid(ms, 1))
+    return model, 8
+
+
+def dynamic() -> tuple[ModelProto, int]:
+    """Ranges measured at run time: DynamicQuantizeLinear, MatMulInteger."""
+    weights = {"w1": stored_as(weight(12, 8), False)[0], "w2": stored_as(weight(8, 3), False)[0], "s": np.float32(0.01)}
+    weights |= {"z": np.int8(ZERO), "b": weight(8)}
+    nodes = []
+    for x, w, y in (("x", "w1", "p"), ("h", "w2", "y")):
+        nodes += [
+            node("DynamicQuantizeLinear", x, f"{x}q {x}s {x}z"),
+            node("MatMulInteger", f"{x}q {w} {x}z z", f"{x}i"),
+            node("Cast", f"{x}i", f"{x}f", to=TensorProto.FLOAT),
+            node("Mul", f"{x}s s", f"{x}t"),
+            node("Mul", f"{x}f {x}t", y),
+        ]
+        nodes += [node("Add", "p b", "o"), node("Relu", "o", "h")] if y == "p" else []
+    return build(nodes, weights, {"x": ("N", "S", 12)}), 8
+
+
+@pytest.mark.parametrize(("model", "units"), [operators(), dynamic()], ids=["operators", "dynamic"])
+def test_layers_on_integers(model: ModelProto, units: int) -> None:
+    assert_exact(model, units)
+
+
+def test_tables_of_integers() -> None:
+    """Rows looked up by an input and by positions, made numbers after that."""
+    nodes = [
+        node("Cast", "x", "ids", to=TensorProto.INT64),
+        node("Gather", "words ids", "w8"), node("DequantizeLinear", "w8 s z", "w"),
+        node("Shape", "ids", "shape"), node("Gather", "shape one", "n"), node("Range", "zero n one", "at"),
+        node("Gather", "places at", "p8"), node("DequantizeLinear", "p8 s z", "p"),
+        node("Add", "w p", "e"), node("Tanh", "e", "t"), node("MatMul", "t v", "y"),
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    tables = {n: rng.integers(0, 255, (rows, 8)).astype(np.uint8) for n, rows in (("words", 20), ("places", 40))}
+    weights = {"s": np.float32(0.01), "z": np.uint8(128), "v": weight(8, 3), "zero": np.int64(0), "one": np.int64(1)}
+    model = build(nodes, tables | weights, {"x": ("N", "S")})
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+    assert_exact(model, 8)
+
+
+def test_blocks_of_scales_are_pinned() -> None:
+    nodes = [*HEAD, node("DequantizeLinear", "q s", "w2", axis=1, block_size=4), node("Conv", "h w2", "y")]
+    weights = {"w1": weight(8, 3, 3, 3), "q": np.ones((4, 8, 1, 1), np.int8), "s": np.ones((4, 2, 1, 1), np.float32)}
+    _, groups = analysed(build(nodes, weights, opset=21))
+    assert {o.why for o in groups.analysis.opaque} == {"a scale for each block"}
+    assert len(groups.prunable) == 0
+
+
+def test_an_integer_that_is_also_a_position_stays() -> None:
+    nodes = [*HEAD, node("DequantizeLinear", "q s", "f"), node("Gather", "h q", "t", axis=1), node("Mul", "t f", "y")]
+    weights = {"w1": weight(8, 3, 3, 3), "q": np.arange(8, dtype=np.int32), "s": np.float32(1)}
+    graph, groups = analysed(build([*nodes[:2], *nodes[2:]], weights, {"x": ("N", 3, 8, 8)}))
+    assert not codes(graph)
+    assert len(groups.prunable) == 0
+
+
+class Calibration:
+    """Batches for onnxruntime's quantiser."""
+
+    def __init__(self, batches: Sequence[Mapping[str, Any]]) -> None:
+        self.batches = iter(batches)
+
+    def get_next(self) -> Mapping[str, Any] | None:
+        return next(self.batches, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_runtimes_own_quantiser(tmp_path: Path, form: str, kind: str, per_channel: bool) -> None:
+    """Static quantisation by onnxruntime: the units of the float model, proven by a whole compile."""
+    from onnxruntime import quantization as q
+
+    nodes = [*HEAD, node("Conv", "h w2 b2", "c"), node("Relu", "c", "d"), node("GlobalAveragePool", "d", "e")]
+    nodes += [node("Flatten", "e", "f"), node("Gemm", "f w3 b3", "y", transB=1)]
+    weights = {"w1": weight(8, 3, 3, 3), "w2": weight(6, 8, 1, 1), "b2": weight(6), "w3": weight(5, 6), "b3": weight(5)}
+    model = build(nodes, weights, opset=17)
+    source, made = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    onnx.save(model, str(source))
+    rng = np.random.default_rng(0)
+    batches = [{"x": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+    q.quantize_static(
+        str(source), str(made), Calibration(batches), quant_format=getattr(q.QuantFormat, form),
+        per_channel=per_channel, weight_type=getattr(q.QuantType, kind), activation_type=q.QuantType.QUInt8,
+    )  # fmt: skip
+    report = prunec.compile(
+        str(made), pipeline="score,plan{ratio=0.5,align=1},eliminate,fold,verify", measure=False
+    ).report
+    assert report["units"] == {**report["units"], "total": UNITS, "removed": UNITS // 2}
+    assert not report["opaque_ops"]
