@@ -299,6 +299,8 @@ def relative_error(expected: Outputs, found: Outputs) -> float:
 
 def _moved(a: Outputs, b: Outputs) -> bool:
     """Whether any output differs, in its shape or in a number."""
+    if len(a) != len(b):  # an optional or a sequence
+        return True
     pairs = list(zip(a, b, strict=True))
     return any(x.shape != y.shape or bool((x != y).any()) for x, y in pairs if x.dtype.kind == "f")
 
