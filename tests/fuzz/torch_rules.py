@@ -121,6 +121,14 @@ def unfolded(g: Maker, x: Val) -> None:
 
 
 @rule()
+def windowed(g: Maker, x: Val) -> None:
+    d = g.integer(1, x.tensor.ndim - 1)
+    if x.shape[d] < 2:
+        raise Unfit("too small")
+    g.step(lambda net, t: t.unfold(d, 2, 1).mean(-1), x)
+
+
+@rule()
 def gathered(g: Maker, x: Val) -> None:
     d = g.integer(1, x.tensor.ndim - 1)
     g.step(lambda net, t: t.gather(d, (t > 0).long()), x)
