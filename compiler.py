@@ -16,11 +16,12 @@ from .artifact import Result
 from .ir.analysis import analyse
 from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
-from .models import emitted_onnx, feeds, run_onnx
+from .models import border_of, emitted_onnx, feeds, run_onnx
 from .passes import verify as verification
 from .passes.base import State
+from .passes.difference import Difference, difference
 from .passes.groups import Groups, find_groups
-from .passes.rewrite import kept_indices, mask, named
+from .passes.rewrite import kept_indices, named
 from .passes.runner import Progress, Runner
 from .passes.target import Target
 from .recipe import Recipe
@@ -110,12 +111,11 @@ class Compiler:
         worst, rounding = max(report["max_rel_err"], by.error), report["rounding"] or by.rounding
         return {**report, "max_rel_err": worst, "onnx_rel_err": by.error, "rounding": rounding}
 
-    def _onnx_difference(self, model: Emitted, groups: Groups, alive: Any, tolerance: float) -> verification.Difference:
+    def _onnx_difference(self, model: Emitted, groups: Groups, alive: Any, tolerance: float) -> Difference:
         graph = groups.analysis.graph
         inputs = verification.other_batch(graph, verification.sample_inputs(graph, self.seed))
-        found = run_onnx(model, graph, inputs, "the emitted ONNX model")
-        selects = bool(verification.selected_from(groups.analysis))
-        return verification.difference(mask(groups.analysis, alive), inputs, found, tolerance, selects)
+        border, watched = border_of(groups, alive, model)
+        return difference(border, inputs, run_onnx(model, graph, inputs, "the emitted ONNX model", watched), tolerance)
 
     @contextmanager
     def _timed(self, key: str, stage: str) -> Iterator[None]:

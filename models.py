@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,10 @@ from .ir import arrays
 from .ir.codes import codes
 from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
+from .ir.opset import Alive
+from .passes.difference import Border, decisions
+from .passes.groups import Groups
+from .passes.rewrite import mask
 
 if TYPE_CHECKING:
     import onnx
@@ -173,13 +177,34 @@ def emitted_onnx(graph: Graph, opset: int | None = None) -> Emitted:
     return emitter.emitted(graph, opset)
 
 
-def run_onnx(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], name: str) -> list[Any]:
-    """Outputs of ``model`` in ONNX Runtime, in order, on sample inputs of ``graph``; ``name`` is for messages."""
+def border_of(groups: Groups, alive: Alive, model: onnx.ModelProto | Emitted) -> tuple[Border, tuple[str, ...]]:
+    """The masked graph with its border, as far as ``model`` computes all of that too, and the border's names.
+
+    A torch graph's values have other names in ONNX: behind its decisions outputs may move with the last digits.
+    """
+    graph, found = groups.analysis.graph, decisions(groups.analysis)
+    oracle = mask(groups.analysis, alive)
+    made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
+    if graph.dialect != "onnx":
+        return Border(oracle, decides=bool(found.border)), ()
+    inner = [v for v in found.border if v not in graph.outputs]
+    watched = [v for v in inner if v.name in made]
+    return Border.of(oracle, watched, found.complete and watched == inner), tuple(v.name for v in watched)
+
+
+def run_onnx(
+    model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], name: str, watched: Sequence[str] = ()
+) -> list[Any]:
+    """Outputs of ``model`` in ONNX Runtime, in order, then ``watched`` values, on sample inputs of ``graph``.
+
+    ``name`` is for messages.
+    """
     from .runtime.session import Session
 
+    seen = _watching(model, watched) if watched else model
     try:
-        session = Session(model, name=name, as_written=bool(codes(graph)))
-        found = session.run(feeds(model, graph, inputs))
+        session = Session(seen, name=name, as_written=bool(codes(graph)))
+        found = session.run(feeds(seen, graph, inputs))
     except ModelError as error:
         held = {v.dtype for v in graph.constants if "float" in v.dtype} - {"float32"}
         if held:
@@ -188,7 +213,19 @@ def run_onnx(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], 
                 "compile model.float(), and convert what comes out"
             )
         raise
-    return arrays.flat([found[o.name] for o in model.graph.output])
+    return arrays.flat([found[o.name] for o in seen.graph.output])
+
+
+def _watching(model: onnx.ModelProto | Emitted, names: Sequence[str]) -> onnx.ModelProto | Emitted:
+    """``model`` with values of those names as further outputs."""
+    import onnx
+
+    from .ir.emit.onnx_external import Emitted
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.proto if isinstance(model, Emitted) else model)
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return replace(model, proto=copy) if isinstance(model, Emitted) else copy
 
 
 def feeds(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any]) -> dict[str, Any]:

@@ -20,19 +20,26 @@ from ..ir.analysis import Analysis
 from ..ir.codes import beside
 from ..ir.dialects import runtime
 from ..ir.errors import ModelError, VerificationError, first_line
-from ..ir.graph import Constant, Graph, Value, reads
+from ..ir.graph import Constant, Graph, Value
 from ..ir.opset import OPS, Alive
 from .base import Kind, Pass, State, register
+from .difference import (
+    Border,
+    Difference,
+    Outputs,
+    decisions,
+    difference,
+    graph_reads_inputs,
+    relative_error,
+    run,
+)
 from .groups import Groups, Units
 from .rewrite import eliminate, mask
 
-Outputs = list[NDArray[Any]]
 _DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
-_ROUNDINGS, _NUDGES, _CHAOS = 10.0, 3, 0.1
 _SIZES_OF_INPUTS = (1.0, 16.0, 1.0 / 16)
 """Small numbers may vanish in what clips or quantises, large ones saturate."""
 
-_DIGITS, _LAST_DIGITS = 1e-6, {"float16": 2e-3, "bfloat16": 1.6e-2}
 _SMALL_PARAMS, _SMALL_UNITS = 50_000, 24
 
 
@@ -66,6 +73,7 @@ class _Proof:
         self.has_double = bool(runtime(self.analysis.graph).DOUBLE)
         small = macs < _DOUBLE_MACS and self.groups.cost.params(self.groups.all_alive()) < _DOUBLE_PARAMS
         self.double = self.has_double and small
+        self.decisions = decisions(self.analysis)
         self.watched = self._watched()
         self.worst = 0.0
         self.rounding = False
@@ -94,13 +102,14 @@ class _Proof:
         """
         graphs = [self.state.graph, *([self.state.inference] if self.state.inference is not None else [])]
         made = [graph.producers().keys() for graph in graphs]
-        return [v for v in selected_from(self.analysis) if all(v in each for each in made)]
+        return [v for v in self.decisions.border if all(v in each for each in made)]
 
     def _own_weights(self) -> None:
         inputs = sample_inputs(self.analysis.graph, self.state.seed)
         oracle = mask(self.analysis, self.alive)
         expected = self._run(oracle, inputs)
-        if not all(np.isfinite(x).all() for x in expected if x.dtype.kind == "f"):
+        outputs = expected[: len(expected) - self._border(oracle).watched]
+        if not all(np.isfinite(x).all() for x in outputs if x.dtype.kind == "f"):
             raise ModelError(
                 "verifying: the masked model gives NaN or infinite outputs", hint="check the model's weights and inputs"
             )
@@ -110,39 +119,42 @@ class _Proof:
 
     def _random_weights(self) -> None:
         analysis, answers = self._responding()
-        dense, seed = analysis.graph, self.state.seed
-        inputs = sample_inputs(dense, seed + 1)
-        oracle = mask(analysis, self.alive)
-        masked = self._run(oracle, inputs)
-        self._compare(oracle, masked, eliminate(analysis, self.alive), inputs, "with random weights")
-        if not any(x.dtype.kind == "f" for x in masked):
-            return  # positions and classes alone: equal ones do not mean that nothing moved
-        if self.alive.all():
-            return
-        if not answers and graph_reads_inputs(dense):
+        dense, inputs = analysis.graph, sample_inputs(analysis.graph, self.state.seed + 1)
+        oracle, compact = mask(analysis, self.alive), eliminate(analysis, self.alive)
+        moves = self._size_that_differs(dense, inputs, oracle, inputs)
+        for size in dict.fromkeys(size for size in (1.0, answers, moves) if size is not None):
+            scaled = _scaled(inputs, size)
+            masked = self._run(oracle, scaled)
+            self._compare(oracle, masked, compact, scaled, "with random weights")
+        if self.alive.all() or not any(x.dtype.kind == "f" for x in masked):
+            return  # of positions and classes alone, equal ones do not mean that nothing moved
+        if answers is None and graph_reads_inputs(dense):
             raise VerificationError(
                 "verifying: the output does not depend on the input, so the check could not fail",
                 hint="check the example inputs; a constant network cannot be verified",
             )
-        if not self._differ(dense, inputs, oracle, inputs):
+        if moves is None:
             raise VerificationError(
                 "verifying: the mask does not move the output, so the check could not fail",
                 hint="the planned units do not reach an output; drop others (plan{ignore=…}), or skip verify",
             )
 
-    def _responding(self) -> tuple[Analysis, bool]:
-        """The dense graph with weights under which it answers to its inputs; whether it does answer."""
+    def _responding(self) -> tuple[Analysis, float | None]:
+        """The dense graph with weights under which it answers to its inputs, and the size of those to which it does."""
         for weights in (randomised, audible):
             analysis = with_constants(self.analysis, weights(self.analysis.graph, self.state.seed))
             graph, seed = analysis.graph, self.state.seed
-            if answers := self._differ(graph, sample_inputs(graph, seed + 1), graph, sample_inputs(graph, seed + 2)):
+            one, other = (sample_inputs(graph, seed + k) for k in (1, 2))
+            if (answers := self._size_that_differs(graph, one, graph, other)) is not None:
                 break
         return analysis, answers
 
-    def _differ(self, a: Graph, x: list[Any], b: Graph, y: list[Any]) -> bool:
-        """Whether two graphs on their inputs give anything that differs; inputs of other sizes are tried as well."""
-        found = ((self._run(a, _scaled(x, size)), self._run(b, _scaled(y, size))) for size in _SIZES_OF_INPUTS)
-        return any(_moved(p, q) for p, q in found)
+    def _size_that_differs(self, a: Graph, x: list[Any], b: Graph, y: list[Any]) -> float | None:
+        """The first size of inputs at which two graphs give anything that differs; None where there is none."""
+        for size in _SIZES_OF_INPUTS:
+            if _moved(self._run(a, _scaled(x, size)), self._run(b, _scaled(y, size))):
+                return size
+        return None
 
     def _each_unit_alone(self) -> None:
         units = self.groups.prunable
@@ -180,7 +192,7 @@ class _Proof:
             ) from crash
         by = Difference(relative_error(expected, found))
         if not by.within(self.tolerance) and not self.double:
-            by = self._beyond_rounding(oracle, graph, inputs, by.error)
+            by = self._beyond_rounding(oracle, expected, graph, inputs, found)
         self.worst, self.rounding = max(self.worst, by.error), self.rounding or by.rounding
         self.checked += sum(x.size for x in expected)
         if not by.within(self.tolerance):
@@ -200,101 +212,20 @@ class _Proof:
                 hint="take random ops out of the model; without any, the runtime reads memory that it did not write",
             )
 
-    def _beyond_rounding(self, oracle: Graph, graph: Graph, inputs: list[Any], error: float) -> Difference:
-        """What is measured in float64 where that runs; else ``error``, and whether rounding explains it."""
+    def _beyond_rounding(
+        self, oracle: Graph, expected: Outputs, graph: Graph, inputs: list[Any], found: Outputs
+    ) -> Difference:
+        """What is measured in float64 where that runs; else the error, and whether rounding explains it."""
         try:
             if self.has_double:
                 return Difference(relative_error(run(oracle, inputs, double=True), run(graph, inputs, double=True)))
         except RuntimeError:  # an op without a float64 kernel
             self.has_double = False
-        return Difference(error, explained(oracle, inputs, error, selects=bool(self.watched)))
+        return difference(self._border(oracle), inputs, found, self.tolerance, expected)
 
-
-@dataclass(frozen=True)
-class Difference:
-    """How far outputs are from the masked graph's: the ``error`` as measured, and whether it is ``rounding`` alone."""
-
-    error: float
-    rounding: bool = False
-
-    def within(self, tolerance: float) -> bool:
-        return self.rounding or self.error <= tolerance
-
-
-def difference(oracle: Graph, inputs: list[Any], found: Outputs, tolerance: float, selects: bool = False) -> Difference:
-    """What ``found``, computed in float32, differs by from the outputs of ``oracle``."""
-    error = relative_error(run(oracle, inputs), found)
-    return Difference(error, error > tolerance and explained(oracle, inputs, error, selects))
-
-
-def explained(oracle: Graph, inputs: list[Any], error: float, selects: bool = False) -> bool:
-    """Whether rounding explains an ``error`` in float32: the masked graph itself moves so with its last digits.
-
-    Where the graph ``selects`` (boxes above a threshold, the k largest), a last digit may change what is selected, and
-    how much; elsewhere a graph that moves far with its last digits would hide mistakes.
-    """
-    expected = run(oracle, inputs)
-    for seed in range(_NUDGES if selects else 1):
-        noise = relative_error(expected, run(_shaken(oracle, seed), [_nudged(x, seed) for x in inputs]))
-        if error <= _ROUNDINGS * noise and (selects or noise < _CHAOS):
-            return True
-    return False
-
-
-def _shaken(oracle: Graph, seed: int) -> Graph:
-    """``oracle`` with weights changed in their last digits where inputs cannot be: they are integers, or wider."""
-    short = {c.data.dtype for c in oracle.constants.values() if _digits_of(c.data.dtype) > _DIGITS}
-    if graph_reads_inputs(oracle) and not short:
-        return oracle
-    shaken, scales = oracle.copy(), beside(oracle)
-    for value, constant in oracle.constants.items():
-        weights = constant.role == "parameter" and arrays.is_float(constant.data) and np.prod(constant.data.shape) > 1
-        if weights and value not in scales:
-            shaken.constants[value] = replace(constant, data=_nudged(constant.data, seed))
-    return shaken
-
-
-def selected_from(analysis: Analysis) -> list[Value]:
-    """Floats, computed and whole, that nodes read which select: opaque ones, and those that rank."""
-    nodes = [o.node for o in analysis.opaque] + [n for n in analysis.graph.nodes if n.op == "rank_along"]
-    made = analysis.graph.producers()
-    return list(dict.fromkeys(v for n in nodes for v in reads(n) if v in made and v.dtype.startswith("float")))
-
-
-def _nudged(x: Any, seed: int) -> Any:
-    """Inputs changed in the last digits of their type."""
-    array = arrays.to_numpy(x) if hasattr(x, "dtype") else np.zeros(0)
-    if array.dtype.kind != "f":
-        return x
-    sign = np.random.default_rng(seed).choice([-1.0, 1.0], array.shape)
-    return arrays.like(array * (1 + sign * _digits_of(x.dtype)), x)
-
-
-def _digits_of(dtype: Any) -> float:
-    """The last digits of a type, relative to a number."""
-    return _LAST_DIGITS.get(str(dtype).removeprefix("torch."), _DIGITS)
-
-
-def relative_error(expected: Outputs, found: Outputs) -> float:
-    """The largest difference over all outputs, relative to the output's magnitude; inf where shapes differ.
-
-    Integers (classes, positions) are equal or not: an output of which more than 1 % differ counts as an error of 1.
-    """
-    if len(expected) != len(found):
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        if a.shape != b.shape:
-            return float("inf")
-        if a.size == 0:
-            continue
-        if a.dtype.kind not in "fc":
-            worst = max(worst, float(np.mean(a != b) > 0.01))
-            continue
-        difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
-        scale = max(float(np.abs(a).max()), float(np.finfo(np.float32).tiny))
-        worst = max(worst, float("inf") if not np.isfinite(difference).all() else float(difference.max()) / scale)
-    return worst
+    def _border(self, oracle: Graph) -> Border:
+        complete = self.decisions.complete and len(self.watched) == len(self.decisions.border)
+        return Border.of(oracle, self.watched, complete)
 
 
 def _moved(a: Outputs, b: Outputs) -> bool:
@@ -302,7 +233,12 @@ def _moved(a: Outputs, b: Outputs) -> bool:
     if len(a) != len(b):  # an optional or a sequence
         return True
     pairs = list(zip(a, b, strict=True))
-    return any(x.shape != y.shape or bool((x != y).any()) for x, y in pairs if x.dtype.kind == "f")
+    return any(x.shape != y.shape or _apart(x, y) for x, y in pairs if x.dtype.kind == "f")
+
+
+def _apart(x: NDArray[Any], y: NDArray[Any]) -> bool:
+    """Whether any number differs: what overflowed says nothing."""
+    return bool((np.isfinite(x) & np.isfinite(y) & (x != y)).any())
 
 
 def _scaled(inputs: list[Any], size: float) -> list[Any]:
@@ -312,11 +248,6 @@ def _scaled(inputs: list[Any], size: float) -> list[Any]:
 
 def _is_float(x: Any) -> bool:
     return hasattr(x, "dtype") and arrays.is_float(x)
-
-
-def graph_reads_inputs(graph: Graph) -> bool:
-    """Whether there are floating-point inputs, so that other inputs can give another output."""
-    return any(v.dtype.startswith("float") for v in graph.inputs)
 
 
 def _vanishes(groups: Groups, alive: Alive) -> bool:
@@ -371,7 +302,8 @@ def audible(graph: Graph, seed: int) -> dict[Any, Constant]:
 
     Through many layers of faint weights (a network that was just initialised) the input drowns in the last bias.
     """
-    return {v: _audible(c) for v, c in randomised(graph, seed).items()}
+    scales = beside(graph)
+    return {v: c if v in scales else _audible(c) for v, c in randomised(graph, seed).items()}
 
 
 def _audible(constant: Constant) -> Constant:
@@ -383,12 +315,6 @@ def _audible(constant: Constant) -> Constant:
     if not 0 < size < passing / 2:
         return constant
     return replace(constant, data=arrays.like(array * (passing / size), constant.data))
-
-
-def run(graph: Graph, inputs: list[Any], double: bool = False) -> Outputs:
-    """The outputs of ``graph``, run by the dialect's own runtime."""
-    outputs: Outputs = runtime(graph).run(graph, inputs, double)
-    return outputs
 
 
 def sample_inputs(graph: Graph, seed: int) -> list[Any]:

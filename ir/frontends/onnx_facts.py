@@ -386,9 +386,11 @@ def _run_for_shapes(
 
 
 def runs(slim: ModelProto, stored: Tensors, folder: Path | None, sizes: Sizes) -> bool:
-    """Whether ONNX Runtime runs the model on inputs of ``sizes``; taken for granted of one that is large."""
+    """Whether ONNX Runtime runs the model on inputs of ``sizes``; granted to a large one, denied to large inputs."""
     if sum(math.prod(t.dims) for t in stored.values()) > _LARGEST_TRIAL:
         return True
+    if sum(map(math.prod, sizes.values())) > _LARGEST_FACT:
+        return False
     part = _part(slim, slim.graph.node, {k: load_tensor(t, folder) for k, t in stored.items()})
     part.graph.input.extend(v for v in slim.graph.input if v.name in sizes)
     part.graph.output.extend(slim.graph.output)

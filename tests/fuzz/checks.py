@@ -27,9 +27,10 @@ from prunec.ir.graph import Graph
 from prunec.ir.serial import load_graph, save_graph
 from prunec.passes.canonicalize import canonical
 from prunec.passes.check import broken
+from prunec.passes.difference import relative_error
 from prunec.passes.groups import Groups, find_groups
 from prunec.passes.rewrite import eliminate, kept_indices, mask, named
-from prunec.passes.verify import norm_tied, other_batch, relative_error
+from prunec.passes.verify import norm_tied, other_batch
 
 from ..models import oracle
 from .onnx_program import session

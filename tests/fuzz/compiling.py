@@ -22,7 +22,8 @@ from prunec.ir.emit import onnx_run
 from prunec.ir.errors import ModelError, PrunecError
 from prunec.ir.frontends.onnx_file import read_model
 from prunec.models import emit_onnx, feeds, read
-from prunec.passes.verify import relative_error, sample_inputs
+from prunec.passes.difference import relative_error
+from prunec.passes.verify import sample_inputs
 from prunec.runtime.session import Session
 
 MEMORY_BYTES = 12 << 30

@@ -17,8 +17,8 @@ from hypothesis import note
 from prunec.ir.emit import torch_onnx
 from prunec.ir.emit.fx import emit as emit_module
 from prunec.ir.errors import ModelError
+from prunec.passes.difference import relative_error
 from prunec.passes.rewrite import eliminate
-from prunec.passes.verify import relative_error
 
 from ..models import oracle
 from . import onnx_program, onnx_rules, torch_program, torch_rules

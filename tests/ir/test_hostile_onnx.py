@@ -25,8 +25,8 @@ from prunec.ir.frontends.onnx_tensors import dense
 from prunec.models import emit_onnx
 from prunec.passes import verify
 from prunec.passes.canonicalize import canonical
+from prunec.passes.difference import relative_error, run
 from prunec.passes.groups import find_groups
-from prunec.passes.verify import relative_error
 from prunec.runtime.session import Session
 
 from ..fuzz import seeds
@@ -439,7 +439,7 @@ def test_what_the_runtime_refuses_is_no_crash(
 
 def test_a_runtime_that_gives_other_outputs_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ONNX Runtime does for a Cast with a strange ``saturate``: nothing can be compared."""
-    right, rng = verify.run, np.random.default_rng(0)
+    right, rng = run, np.random.default_rng(0)
 
     def noisy(*given: Any, **options: Any) -> list[Any]:
         return [y + rng.standard_normal(y.shape) for y in right(*given, **options)]

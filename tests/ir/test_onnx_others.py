@@ -10,11 +10,13 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 import prunec
+from prunec.ir.analysis import analyse
 from prunec.ir.emit.onnx import batch_axes, emit, run
 from prunec.ir.errors import VerificationError
 from prunec.ir.frontends.onnx import from_onnx
 from prunec.ir.frontends.onnx_facts import total
 from prunec.passes import verify
+from prunec.passes.difference import decisions
 from prunec.passes.rewrite import eliminate
 
 from .test_onnx_frontend import HEAD, LINEAR, analysed, between, build, compact, ints, node, weight
@@ -268,3 +270,19 @@ def test_half_precision_is_as_exact_as_its_digits() -> None:
     model = build(nodes, {n: w.astype(np.float16) for n, w in half.items()}, {"x": ("N", 16)})
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
     assert prunec.compile(model, ratio=0.5, measure=False).report["verify"]["ok"]
+
+
+def test_what_goes_into_a_selection_is_watched_and_nothing_behind_it() -> None:
+    nodes = [
+        node("MatMul", "x a", "h"),
+        node("Sigmoid", "h", "scores"),
+        node("Greater", "scores limit", "good"),
+        node("Where", "good scores zero", "kept"),
+        node("TopK", "kept two", "best places"),
+        node("GatherElements", "h places", "boxes"),
+        node("TopK", "boxes one", "y last"),
+    ]
+    numbers = {"limit": np.float32(0.5), "zero": np.float32(0), "two": ints(2), "one": ints(1)}
+    model = build(nodes, {"a": weight(3, 6), **numbers}, {"x": ("N", 3)})
+    found = decisions(analyse(from_onnx(model)))
+    assert [v.name for v in found.border] == ["scores", "h"] and found.complete

@@ -1,0 +1,204 @@
+"""How far outputs are from the masked graph's, and whether float32 rounding alone explains it.
+
+The masked graph is run again with its inputs' last digits changed: an error of that size says nothing.  A graph that
+moves far with its last digits would hide mistakes, and explains nothing, with one exception.  Where a graph decides
+(boxes above a threshold, the k largest) a last digit may change what is chosen, and how much.  There the floats that
+go into the decisions, its *border*, are outputs as well, and must agree strictly; what lies behind may then move.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir import arrays
+from ..ir.analysis import Analysis
+from ..ir.codes import beside
+from ..ir.dialects import runtime
+from ..ir.graph import Graph, Node, Value, reads
+from ..ir.opset import OPS
+
+Outputs = list[NDArray[Any]]
+_ROUNDINGS, _NUDGES, _CHAOS = 10.0, 3, 0.1
+_DIGITS, _LAST_DIGITS = 1e-6, {"float16": 2e-3, "bfloat16": 1.6e-2}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far outputs are from the masked graph's: the ``error`` as measured, and whether it is ``rounding`` alone."""
+
+    error: float
+    rounding: bool = False
+
+    def within(self, tolerance: float) -> bool:
+        return self.rounding or self.error <= tolerance
+
+
+@dataclass(frozen=True)
+class Border:
+    """The masked graph with the floats that go into its decisions as its last outputs, ``watched`` of them.
+
+    ``decides`` allows what lies behind a decision to move even where nothing is watched.
+    """
+
+    oracle: Graph
+    watched: int = 0
+    decides: bool = False
+
+    @classmethod
+    def of(cls, oracle: Graph, values: list[Value], complete: bool) -> Border:
+        """``complete`` where ``values`` are all that goes into decisions."""
+        seen = runtime(oracle).observing(oracle, values)
+        watched = len(seen.outputs) - len(oracle.outputs)
+        return cls(seen, watched, complete and watched > 0)
+
+    def errors(self, expected: Outputs, found: Outputs) -> tuple[float, float]:
+        """The largest relative errors of the outputs and at the border."""
+        if len(expected) != len(found):
+            return math.inf, 0.0
+        cut = len(expected) - self.watched
+        return relative_error(expected[:cut], found[:cut]), relative_error(expected[cut:], found[cut:])
+
+
+def difference(
+    border: Border, inputs: list[Any], found: Outputs, tolerance: float, expected: Outputs | None = None
+) -> Difference:
+    """What ``found``, computed in float32, differs by from the outputs of the masked graph (``expected``, if known)."""
+    expected = run(border.oracle, inputs) if expected is None else expected
+    errors = border.errors(expected, found)
+    return Difference(max(errors), max(errors) > tolerance and _explained(border, inputs, expected, errors, tolerance))
+
+
+def _explained(
+    border: Border, inputs: list[Any], expected: Outputs, errors: tuple[float, float], tolerance: float
+) -> bool:
+    """Whether the masked graph moves as far with its last digits; strictly at the border."""
+    for seed in range(_NUDGES if border.decides else 1):
+        moved = run(_shaken(border.oracle, seed), [_nudged(x, seed) for x in inputs])
+        noises = border.errors(expected, moved)
+        behind, at_border = (e <= tolerance or e <= _ROUNDINGS * n for e, n in zip(errors, noises, strict=True))
+        calm = [noise < _CHAOS or error <= tolerance for error, noise in zip(errors, noises, strict=True)]
+        if behind and at_border and calm[1] and (calm[0] or border.decides):
+            return True
+    return False
+
+
+def _shaken(oracle: Graph, seed: int) -> Graph:
+    """``oracle`` with weights changed in their last digits where inputs cannot be: they are integers, or wider."""
+    short = {c.data.dtype for c in oracle.constants.values() if _digits_of(c.data.dtype) > _DIGITS}
+    if graph_reads_inputs(oracle) and not short:
+        return oracle
+    shaken, scales = oracle.copy(), beside(oracle)
+    for value, constant in oracle.constants.items():
+        weights = constant.role == "parameter" and arrays.is_float(constant.data) and np.prod(constant.data.shape) > 1
+        if weights and value not in scales:
+            shaken.constants[value] = replace(constant, data=_nudged(constant.data, seed))
+    return shaken
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The floats that go into a graph's decisions and are whole in every plan; ``complete`` where all of them are."""
+
+    border: tuple[Value, ...]
+    complete: bool
+
+
+def decisions(analysis: Analysis) -> Decisions:
+    """What nodes read which decide or select: opaque ones, those that rank, thresholds.
+
+    What lies behind a decision already shows which of two that are nearly equal came first, and is left out; what goes
+    into it stands at the border.
+    """
+    made, behind = analysis.graph.producers(), _behind_decisions(analysis.graph)
+    unknown = {o.node.name for o in analysis.opaque}
+    at_border = (
+        n
+        for n in analysis.graph.nodes
+        if n.op == "rank_along" or n.name in unknown or any(v in behind for v in n.outputs)
+    )
+    read = dict.fromkeys(v for n in at_border for v in reads(n) if v in made and v.dtype.startswith("float"))
+    border = [v for v in read if v not in behind]
+    whole = tuple(v for v in border if not _loses_positions(analysis, v))
+    return Decisions(whole, len(whole) == len(border))
+
+
+def _loses_positions(analysis: Analysis, value: Value) -> bool:
+    return any(analysis.solution.component[axis].any() for axis in analysis.axes.get(value) or ())
+
+
+def _behind_decisions(graph: Graph) -> set[Value]:
+    """Values that depend on integers or booleans which were computed from floats: positions, masks of a threshold.
+
+    Only floats that depend on a parameter count: what follows from the inputs alone is the same in every plan.
+    """
+    learned = {v for v, c in graph.constants.items() if c.role == "parameter"}
+    found: set[Value] = set()
+    for node in graph.nodes:
+        read = tuple(reads(node))
+        if any(v in found for v in read):
+            found.update(node.outputs)
+        elif any(v in learned for v in read):
+            learned.update(node.outputs)
+            if not _sizes_or_codes(node) and any("float" in v.dtype for v in read):
+                found.update(v for v in node.outputs if "int" in v.dtype or v.dtype == "bool")
+    return found
+
+
+def _sizes_or_codes(node: Node) -> bool:
+    """Whether the integers that ``node`` makes are sizes, or stand for numbers."""
+    op = OPS.get(node.op)
+    return node.op in ("size", "fill") or node.op.startswith("quantise") or (op is not None and bool(op.coded))
+
+
+def _nudged(x: Any, seed: int) -> Any:
+    """Inputs changed in the last digits of their type."""
+    array = arrays.to_numpy(x) if hasattr(x, "dtype") else np.zeros(0)
+    if array.dtype.kind != "f":
+        return x
+    sign = np.random.default_rng(seed).choice([-1.0, 1.0], array.shape)
+    return arrays.like(array * (1 + sign * _digits_of(x.dtype)), x)
+
+
+def _digits_of(dtype: Any) -> float:
+    """The last digits of a type, relative to a number."""
+    return _LAST_DIGITS.get(str(dtype).removeprefix("torch."), _DIGITS)
+
+
+def relative_error(expected: Outputs, found: Outputs) -> float:
+    """The largest difference over all outputs, relative to the output's magnitude; inf where shapes differ.
+
+    Integers (classes, positions) are equal or not: an output of which more than 1 % differ counts as an error of 1.
+    """
+    if len(expected) != len(found):
+        return math.inf
+    return max((_error(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
+
+
+def _error(a: NDArray[Any], b: NDArray[Any]) -> float:
+    if a.shape != b.shape:
+        return math.inf
+    if a.size == 0:
+        return 0.0
+    if a.dtype.kind not in "fc":
+        return float(np.mean(a != b) > 0.01)
+    with np.errstate(invalid="ignore"):  # what overflowed in the same way does not differ
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        apart = np.where(same, 0.0, np.abs(a.astype(np.float64) - b.astype(np.float64)))
+    scale = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+    return float(apart.max()) / scale if np.isfinite(apart).all() else math.inf
+
+
+def graph_reads_inputs(graph: Graph) -> bool:
+    """Whether there are floating-point inputs, so that other inputs can give another output."""
+    return any(v.dtype.startswith("float") for v in graph.inputs)
+
+
+def run(graph: Graph, inputs: list[Any], double: bool = False) -> Outputs:
+    """The outputs of ``graph``, run by the dialect's own runtime."""
+    outputs: Outputs = runtime(graph).run(graph, inputs, double)
+    return outputs
