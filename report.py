@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .ir.dialects import runtime
 from .passes.base import State
 from .passes.groups import Groups
 from .passes.plan.plan import Plan
@@ -67,8 +68,9 @@ def build_report(
 
 def batch(groups: Groups) -> int:
     """The batch of the example run, so that costs are given for one example."""
-    first = next((v for v in groups.analysis.graph.inputs if v.shape), None)
-    return max(1, first.shape[0]) if first is not None and first.shape and 0 in first.dynamic else 1
+    graph = groups.analysis.graph
+    axes = zip(graph.inputs, runtime(graph).batch_axes(graph), strict=True)
+    return next((max(1, v.shape[d]) for v, d in axes if d is not None and v.shape), 1)
 
 
 def pair(dense: float, compact: float, per: int = 1) -> dict[str, float]:

@@ -43,19 +43,21 @@ def codes(graph: Graph) -> dict[Value, Code]:
     found: dict[Value, Code | None] = {}
     readers = graph.consumers()
     for node in graph.nodes:
-        if (table := _table(graph, node)) is not None:
-            found[table] = _looked_up(graph, node, readers) if found.get(table, True) else None
-            continue
-        op = OPS.get(node.op)
-        coded = op.coded if op is not None else {}
-        named = {v for _, v in _coded(graph, node, coded)}
-        for how, value in _coded(graph, node, coded):
-            code = _code(graph, node, how, len(graph.constants[value].data.shape))
+        said = _said(graph, node, readers)
+        for value, code in said:
             held = found.get(value, code)
             found[value] = code if held is not None and code is not None and held.agrees(code) else None
-        for value in {v for v in node.inputs if v in graph.constants} - named:
+        for value in {v for v in node.inputs if v in graph.constants} - {v for v, _ in said}:
             found[value] = None
     return {v: code for v, code in found.items() if code is not None}
+
+
+def _said(graph: Graph, node: Node, readers: Mapping[Value, list[Node]]) -> list[tuple[Value, Code | None]]:
+    """How the integer constants that ``node`` reads as numbers stand for them, as far as it says so."""
+    if (table := _table(graph, node)) is not None:
+        return [(table, _looked_up(graph, node, readers))]
+    coded = OPS[node.op].coded if node.op in OPS else {}
+    return [(v, _code(graph, node, how, len(graph.constants[v].data.shape))) for how, v in _coded(graph, node, coded)]
 
 
 def _table(graph: Graph, node: Node) -> Value | None:

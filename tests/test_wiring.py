@@ -198,3 +198,13 @@ def test_zeros_that_two_nodes_cut_differently() -> None:
         compact = eliminate(groups.analysis, groups.alive(np.asarray([unit])))
         assert not broken(compact, graph)
         emit(compact)
+
+
+def test_a_weight_repeated_along_learned_positions_is_not_zero_there() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        mixed = m.w.expand(12, 10) @ torch.sigmoid(m.p)
+        return F.relu(m.a(x)) @ mixed  # type: ignore[no-any-return]
+
+    parameters = {"w": nn.Parameter(torch.randn(12, 1)), "p": nn.Parameter(torch.randn(10, 4))}
+    net = Net(run, a=nn.Linear(6, 12), **parameters)
+    assert worst(subject(net, 2, 6)) < EXACT

@@ -82,7 +82,12 @@ _SUM = 3
 """The result that is the sum itself; those before it, but for the first, are statistics."""
 
 
-@moves("layer_norm_of_sum", normalises=_last, zero=always_zero)
+def _zero_last(node: Node, at_dead: AtDead) -> bool:
+    """Zero beside the survivors of the normalised axis; along others the bias is not."""
+    return all(d == len(node.output.shape or ()) - 1 for d in at_dead.free(node.output))
+
+
+@moves("layer_norm_of_sum", normalises=_last, zero=_zero_last)
 def layer_norm_of_sum(site: Site) -> list[Axes]:
     """Layer norm of a sum, and the sum itself (``... c!, ... c!, c!, c!, c! -> ... c, ...``); ``results`` are there."""
     for axes in site.axes[1:]:

@@ -164,7 +164,13 @@ def select(site: Site) -> list[Axes]:
     return [[a for k, a in enumerate(site.x) if k != d]]
 
 
-@moves("expand", refit=_shape)
+def _zero_along(node: Node, at_dead: AtDead) -> bool:
+    """Zero where the operand is, unless it was repeated to where positions may go."""
+    x = node.inputs[0]
+    return x is not None and at_dead(x) and at_dead.spans(x, node.output)
+
+
+@moves("expand", refit=_shape, zero=_zero_along)
 def expand(site: Site) -> list[Axes]:
     """Axes of size one repeated; a repeated axis is as free as what it meets."""
     x, shape = site.x, site.shape
