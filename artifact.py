@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -130,7 +131,8 @@ def save(result: Result, directory: str | Path) -> None:
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").exists():
         raise EnvironmentProblem(f"saving to {target}: the folder holds other files", hint="give a new or empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    staging.mkdir()  # with the rights that the user gives to new folders
     try:
         _fill(result, staging)
         _swap(staging, target)

@@ -99,7 +99,7 @@ def _missed(budget: float, seen: list[float]) -> BudgetError:
     found = "no plan is that small" if reached is None else f"the fastest plan tried reaches latency {reached:.3g}"
     return BudgetError(
         f"planning: the budget latency={budget:g} cannot be met; {found}",
-        hint="ask for more, or give a budget in macs",
+        hint="allow more (a larger budget), or give one in macs",
         budget={"latency": budget},
         reached={} if reached is None else {"latency": reached},
     )

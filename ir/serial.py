@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def save_graph(graph: Graph, folder: Path) -> None:
     }
     save_file(tensors, folder / "weights.safetensors")
     (folder / "graph.json").write_text(json.dumps(written) + "\n")
+    shutil.copymode(folder / "graph.json", folder / "weights.safetensors")  # which is written for its owner alone
 
 
 def _value(value: Value) -> dict[str, Any]:

@@ -37,6 +37,9 @@ from .groups import Groups, Units
 from .rewrite import eliminate, mask
 
 _DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
+_SLOW_IN_DOUBLE = 200
+"""How many times longer torch takes for a depthwise multiply-accumulate in float64 than for a dense one."""
+
 _SIZES_OF_INPUTS = (1.0, 16.0, 1.0 / 16)
 """Small numbers may vanish in what clips or quantises, large ones saturate."""
 
@@ -69,7 +72,7 @@ class _Proof:
         self.groups: Groups = state.facts["groups"]
         self.analysis = self.groups.analysis
         self.alive: Alive = state.facts.get("alive", self.groups.all_alive())
-        macs = self.groups.cost.macs(self.groups.all_alive())
+        macs = self.groups.cost.macs(self.groups.all_alive()) + _SLOW_IN_DOUBLE * _depthwise_macs(self.analysis.graph)
         self.has_double = bool(runtime(self.analysis.graph).DOUBLE)
         small = macs < _DOUBLE_MACS and self.groups.cost.params(self.groups.all_alive()) < _DOUBLE_PARAMS
         self.double = self.has_double and small
@@ -321,6 +324,13 @@ def sample_inputs(graph: Graph, seed: int) -> list[Any]:
     """Random inputs for ``graph``, from the seed."""
     inputs: list[Any] = runtime(graph).sample_inputs(graph, seed)
     return inputs
+
+
+def _depthwise_macs(graph: Graph) -> float:
+    """Multiply-accumulates of convolutions in which each channel is a group."""
+    convolutions = (n for n in graph.nodes if n.op == "conv" and n.inputs[1] is not None)
+    weights = ((n.output.shape or (), n.inputs[1].shape or ()) for n in convolutions if n.inputs[1] is not None)
+    return float(sum(math.prod(out) * math.prod(w[2:]) for out, w in weights if len(w) > 2 and w[1] == 1))
 
 
 def other_batch(graph: Graph, inputs: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,11 @@ def test_onnx_has_the_weights_that_the_module_has_now() -> None:
     np.testing.assert_array_equal(
         onnx.numpy_helper.to_array(bias), result.module.get_parameter("b.bias").detach().numpy()
     )
+
+
+def test_an_artifact_has_the_rights_of_other_new_files(tmp_path: Path) -> None:
+    prunec.compile(torch.nn.Linear(4, 3), (torch.randn(2, 4),), ratio=0.5, measure=False).save(tmp_path / "saved")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert (tmp_path / "saved").stat().st_mode == (tmp_path / "folder").stat().st_mode
+    assert {p.stat().st_mode for p in (tmp_path / "saved").iterdir()} == {(tmp_path / "file").stat().st_mode}

@@ -229,7 +229,7 @@ class _Search:
     def _way_out(self) -> str:
         if not self.ranked:
             return self.why_nothing()
-        return "ask for less, lower floor or align (plan{floor=0,align=1}), or widen targets"
+        return "allow more (a larger budget, a smaller ratio), lower floor or align (plan{floor=0,align=1})"
 
     def _give_back(self, counts: list[int]) -> list[int]:
         """Spend what rounding left over on the groups whose next block scores highest."""
