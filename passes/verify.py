@@ -110,7 +110,7 @@ class _Proof:
     def _own_weights(self) -> None:
         inputs = sample_inputs(self.analysis.graph, self.state.seed)
         oracle = mask(self.analysis, self.alive)
-        expected = self._run(oracle, inputs)
+        expected = self.run(oracle, inputs)
         outputs = expected[: len(expected) - self._border(oracle).watched]
         if not all(np.isfinite(x).all() for x in outputs if x.dtype.kind == "f"):
             raise ModelError(
@@ -121,17 +121,16 @@ class _Proof:
             self._compare(oracle, expected, self.state.inference, inputs, "in the graph for inference")
 
     def _random_weights(self) -> None:
-        analysis, answers = self._responding()
-        dense, inputs = analysis.graph, sample_inputs(analysis.graph, self.state.seed + 1)
-        oracle, compact = mask(analysis, self.alive), eliminate(analysis, self.alive)
-        moves = self._size_that_differs(dense, inputs, oracle, inputs)
+        analysis, dense, answers = self._responding()
+        oracle = _Runs(self, mask(analysis, self.alive), dense.inputs)
+        compact = eliminate(analysis, self.alive)
+        moves = _size_that_differs(dense, oracle)
         for size in dict.fromkeys(size for size in (1.0, answers, moves) if size is not None):
-            scaled = _scaled(inputs, size)
-            masked = self._run(oracle, scaled)
-            self._compare(oracle, masked, compact, scaled, "with random weights")
+            masked = oracle.at(size)
+            self._compare(oracle.graph, masked, compact, _scaled(dense.inputs, size), "with random weights")
         if self.alive.all() or not any(x.dtype.kind == "f" for x in masked):
             return  # of positions and classes alone, equal ones do not mean that nothing moved
-        if answers is None and graph_reads_inputs(dense):
+        if answers is None and graph_reads_inputs(dense.graph):
             raise VerificationError(
                 "verifying: the output does not depend on the input, so the check could not fail",
                 hint="check the example inputs; a constant network cannot be verified",
@@ -142,22 +141,16 @@ class _Proof:
                 hint="the planned units do not reach an output; drop others (plan{ignore=…}), or skip verify",
             )
 
-    def _responding(self) -> tuple[Analysis, float | None]:
-        """The dense graph with weights under which it answers to its inputs, and the size of those to which it does."""
+    def _responding(self) -> tuple[Analysis, _Runs, float | None]:
+        """The dense graph with weights under which it answers to its inputs, its runs on some, and the size of those
+        to which it does."""
         for weights in (randomised, audible):
             analysis = with_constants(self.analysis, weights(self.analysis.graph, self.state.seed))
             graph, seed = analysis.graph, self.state.seed
-            one, other = (sample_inputs(graph, seed + k) for k in (1, 2))
-            if (answers := self._size_that_differs(graph, one, graph, other)) is not None:
+            one, other = (_Runs(self, graph, sample_inputs(graph, seed + k)) for k in (1, 2))
+            if (answers := _size_that_differs(one, other)) is not None:
                 break
-        return analysis, answers
-
-    def _size_that_differs(self, a: Graph, x: list[Any], b: Graph, y: list[Any]) -> float | None:
-        """The first size of inputs at which two graphs give anything that differs; None where there is none."""
-        for size in _SIZES_OF_INPUTS:
-            if _moved(self._run(a, _scaled(x, size)), self._run(b, _scaled(y, size))):
-                return size
-        return None
+        return analysis, one, answers
 
     def _each_unit_alone(self) -> None:
         units = self.groups.prunable
@@ -172,10 +165,11 @@ class _Proof:
             if _vanishes(self.groups, alive):
                 continue
             oracle = mask(analysis, alive)
-            masked = self._run(oracle, inputs)
+            masked = self.run(oracle, inputs)
             self._compare(oracle, masked, eliminate(analysis, alive), inputs, f"with unit {unit} dropped alone")
 
-    def _run(self, graph: Graph, inputs: list[Any]) -> Outputs:
+    def run(self, graph: Graph, inputs: list[Any]) -> Outputs:
+        """The outputs of ``graph``, then what is watched; in float64 until that does not run."""
         graph = runtime(graph).observing(graph, self.watched)
         if self.double:
             try:
@@ -187,7 +181,7 @@ class _Proof:
     def _compare(self, oracle: Graph, expected: Outputs, graph: Graph, inputs: list[Any], how: str) -> None:
         """Run ``graph`` and compare it with what ``oracle`` gave."""
         try:
-            found = self._run(graph, inputs)
+            found = self.run(graph, inputs)
         except (RuntimeError, ModelError) as crash:
             raise VerificationError(
                 f"verifying {how}: the compact graph does not run: {first_line(crash)}",
@@ -209,7 +203,7 @@ class _Proof:
 
     def _refuse_chance(self, oracle: Graph, expected: Outputs, inputs: list[Any]) -> None:
         """Nothing can be compared where the masked graph itself gives other outputs each time."""
-        if not Difference(relative_error(expected, self._run(oracle, inputs))).within(self.tolerance):
+        if not Difference(relative_error(expected, self.run(oracle, inputs))).within(self.tolerance):
             raise ModelError(
                 "verifying: the model gives other outputs each time it runs, so nothing can be compared",
                 hint="take random ops out of the model; without any, the runtime reads memory that it did not write",
@@ -229,6 +223,26 @@ class _Proof:
     def _border(self, oracle: Graph) -> Border:
         complete = self.decisions.complete and len(self.watched) == len(self.decisions.border)
         return Border.of(oracle, self.watched, complete)
+
+
+class _Runs:
+    """What one graph gives for its inputs at several sizes: each is run once."""
+
+    def __init__(self, proof: _Proof, graph: Graph, inputs: list[Any]) -> None:
+        self.proof, self.graph, self.inputs = proof, graph, inputs
+        self.found: dict[tuple[float, bool], Outputs] = {}
+
+    def at(self, size: float) -> Outputs:
+        """The outputs for floating-point inputs ``size`` times as large, in the precision of the proof by now."""
+        key = (size, self.proof.double)
+        if key not in self.found:
+            self.found[key] = self.proof.run(self.graph, _scaled(self.inputs, size))
+        return self.found[key]
+
+
+def _size_that_differs(a: _Runs, b: _Runs) -> float | None:
+    """The first size of inputs at which two graphs give anything that differs; None where there is none."""
+    return next((size for size in _SIZES_OF_INPUTS if _moved(a.at(size), b.at(size))), None)
 
 
 def _moved(a: Outputs, b: Outputs) -> bool:

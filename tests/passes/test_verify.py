@@ -1,0 +1,31 @@
+"""What verifying a plan takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prunec.ir.graph import Graph
+from prunec.passes import difference, verify
+from prunec.passes.runner import Runner
+from prunec.recipe import Recipe
+
+from ..models import micro, oracle
+
+
+def test_no_graph_runs_twice_on_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, seen = difference.run, []
+
+    def run(graph: Graph, inputs: list[Any], double: bool = False) -> Any:
+        seen.append((graph, float(inputs[0].sum())))
+        return honest(graph, inputs, double)
+
+    monkeypatch.setattr(verify, "run", run)
+    monkeypatch.setattr(verify, "_SMALL_PARAMS", 0)  # no unit alone
+    subject = oracle.subject(*micro.build("plain"))
+    Runner(ensured={"canonical"}).run(
+        Recipe.parse("score{method=l2},plan{ratio=0.5,align=1},eliminate,verify"), subject.state()
+    )
+    assert len(seen) == 6  # masked and compact with the model's own weights; dense twice, masked, compact with others
+    assert len({(id(graph), total) for graph, total in seen}) == len(seen)
