@@ -18,6 +18,7 @@ from .ir.pins import Pin, pins
 from .passes import verify as verification
 from .passes.base import State
 from .passes.groups import Group, Groups
+from .passes.meter import Meter
 from .passes.score.scoring import Score, Scores
 from .passes.target import Target
 from .report import batch
@@ -37,7 +38,7 @@ def findings(groups: Groups, target: Target, method: str | None = None, seed: in
         The criterion that was asked for is not known, or cannot score this model.
     """
     analysis = groups.analysis
-    held = pins(analysis)
+    held, costs = pins(analysis), analysis.opaque_costs()
     scores, notes = _scores(groups, target, method, seed)
     return {
         "groups": _Describing(groups, held, scores).all(),
@@ -47,8 +48,8 @@ def findings(groups: Groups, target: Target, method: str | None = None, seed: in
         "params": groups.cost.params(groups.all_alive()),
         "pinned": analysis.pinned_units(),
         "pins": [asdict(pin) for pin in held],
-        "opaque": _opaque(analysis, held),
-        "opaque_ops": analysis.opaque_costs(),
+        "opaque": _opaque(analysis, held, costs),
+        "opaque_ops": costs,
         "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
         "conflicts": analysis.solution.conflicts,
         "norm_tied": int(verification.norm_tied(groups).size),
@@ -75,8 +76,8 @@ class _Describing:
 
     def __init__(self, groups: Groups, held: list[Pin], scores: Scores | None) -> None:
         self.groups, self.held, self.scores = groups, held, scores
-        full = groups.all_alive()
-        self.macs, self.params = groups.cost.macs(full), groups.cost.params(full)
+        self.meter = Meter(groups, ("macs", "params"), np.zeros(0, np.int64))
+        self.whole = dict(self.meter.totals)
         self.batch = batch(groups)
 
     def all(self) -> list[dict[str, Any]]:
@@ -97,18 +98,13 @@ class _Describing:
 
     def _cost(self, group: Group) -> dict[str, float]:
         """What goes with one unit, and the share of the whole network that goes with all of them."""
-        one, every = (self._without(group, some) for some in (slice(1), slice(None)))
+        one, every = self.meter.saved(group.units[:1]), self.meter.saved(group.units)
         return {
-            "unit_macs": one[0] / self.batch,
-            "unit_params": one[1],
-            "macs_share": every[0] / max(self.macs, 1),
-            "params_share": every[1] / max(self.params, 1),
+            "unit_macs": one["macs"] / self.batch,
+            "unit_params": one["params"],
+            "macs_share": every["macs"] / max(self.whole["macs"], 1),
+            "params_share": every["params"] / max(self.whole["params"], 1),
         }
-
-    def _without(self, group: Group, some: slice) -> tuple[float, float]:
-        """MACs and parameters that go with ``some`` of the units of ``group``."""
-        alive, cost = self.groups.alive(group.units[some]), self.groups.cost
-        return self.macs - cost.macs(alive), self.params - cost.params(alive)
 
 
 def spread(scores: Scores) -> dict[str, float]:
@@ -116,7 +112,7 @@ def spread(scores: Scores) -> dict[str, float]:
     return dict(zip(SPREAD, map(float, np.percentile(scores, list(SPREAD.values())))))
 
 
-def _opaque(analysis: Analysis, held: list[Pin]) -> list[dict[str, Any]]:
+def _opaque(analysis: Analysis, held: list[Pin], costs: Mapping[str, int]) -> list[dict[str, Any]]:
     """Kinds of ops that are not understood, the dearest first.
 
     ``cost`` are the units that would be free without a kind's pins alone; ``pins`` are those of its pins that hold any
@@ -130,6 +126,5 @@ def _opaque(analysis: Analysis, held: list[Pin]) -> list[dict[str, Any]]:
     holding: Mapping[str, list[int]] = {
         kind: [k for k, pin in enumerate(held) if pin.opaque and pin.cause == kind] for kind in nodes
     }
-    costs = analysis.opaque_costs()
     ranked = sorted(costs, key=lambda kind: (-costs[kind], not holding[kind], kind))
     return [{"kind": k, "cost": costs[k], "nodes": nodes[k], "why": sorted(why[k]), "pins": holding[k]} for k in ranked]

@@ -45,6 +45,14 @@ class Meter:
         """``units``, which were dropped, are alive again."""
         self._change(units, -1)
 
+    def saved(self, units: Units) -> dict[str, float]:
+        """What dropping ``units``, which are alive, would save of each total; they stay."""
+        before = dict(self.totals)
+        self.drop(units)
+        saved = {name: before[name] - total for name, total in self.totals.items()}
+        self.take_back(units)
+        return saved
+
     def _change(self, units: Units, by: int) -> None:
         touched, times = np.unique(self.needed_by.pairs(units)[1], return_counts=True)
         before = self.dead_needs[touched]

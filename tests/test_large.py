@@ -206,6 +206,8 @@ def test_a_meter_counts_what_the_whole_graph_costs(name: str) -> None:
     meter.take_back(first)
     meter.drop(third)
     assert meter.totals == pytest.approx(whole(np.concatenate([second, third])), rel=1e-12)
+    before, after = whole(np.concatenate([second, third])), whole(units)
+    assert meter.saved(first) == pytest.approx({name: before[name] - after[name] for name in before}, rel=1e-12)
     meter.take_back(second)
     meter.take_back(third)
     assert meter.totals == pytest.approx(whole(()), rel=1e-12)

@@ -243,10 +243,7 @@ def _normalized(scores: Scores, groups: Groups, statistic: Callable[[Scores], An
 def _unit_macs(groups: Groups) -> Scores:
     """Multiply-accumulates that one unit of each group costs, for each unit (at least one)."""
     meter = Meter(groups, ("macs",), np.zeros(0, np.int64))
-    everything = meter.totals["macs"]
     costs = np.ones(groups.analysis.solution.units)
     for group in groups.groups:
-        meter.drop(group.units[:1])
-        costs[group.units] = max(everything - meter.totals["macs"], 1.0)
-        meter.take_back(group.units[:1])
+        costs[group.units] = max(meter.saved(group.units[:1])["macs"], 1.0)
     return costs
