@@ -288,22 +288,23 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
 def sample_inputs(graph: Graph, seed: int) -> list[Array]:
     """Random inputs of the example's sizes: floats normal, integers below the tables they point into, booleans."""
     rng = np.random.default_rng(seed)
-    return [_sample(rng, value, _bound(graph, value)) for value in graph.inputs]
+    return [_sample(rng, value, bound) for value, bound in _bounds(graph).items()]
 
 
 _SAME_NUMBERS = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 
-def _bound(graph: Graph, value: Value) -> int:
-    """What the integers of an input must stay below: the rows of the tables that they point into, else 2."""
-    aliases, rows = {value}, []
+def _bounds(graph: Graph) -> dict[Value, int]:
+    """What the integers of each input must stay below: the rows of the tables that they point into, else 2."""
+    source = {v: v for v in graph.inputs}
+    rows: dict[Value, list[int]] = {v: [] for v in graph.inputs}
     for node in graph.nodes:
         read = [v for v in node.inputs if v is not None]
-        if node.kind in _SAME_NUMBERS and read and read[0] in aliases:
-            aliases.update(node.outputs)
-        elif node.op in ("embedding", "index") and read[-1] in aliases:
-            rows += [(read[0].shape or (2,))[d] for d in node.attrs.get("dims", (0,))]
-    return min(rows, default=2)
+        if node.kind in _SAME_NUMBERS and read and read[0] in source:
+            source |= dict.fromkeys(node.outputs, source[read[0]])
+        elif node.op in ("embedding", "index") and read[-1] in source:
+            rows[source[read[-1]]] += [(read[0].shape or (2,))[d] for d in node.attrs.get("dims", (0,))]
+    return {v: min(sizes, default=2) for v, sizes in rows.items()}
 
 
 def _sample(rng: np.random.Generator, value: Value, bound: int) -> Array:

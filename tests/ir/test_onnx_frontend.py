@@ -1037,3 +1037,22 @@ def test_integers_stay_below_the_tables_that_they_point_into() -> None:
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("ids", TensorProto.INT32, ("N", 50)))
     (ids,) = sample_inputs(from_onnx(model), seed=0)
     assert 2 < ids.max() < 40
+
+
+def test_integers_of_each_input_stay_below_its_own_tables() -> None:
+    model = build(
+        [
+            node("Unsqueeze", "ids last", "wide"),
+            node("Squeeze", "wide last", "back"),
+            node("Gather", "words back", "e"),
+            node("Gather", "places at", "p"),
+            node("Add", "e p", "y"),
+        ],
+        {"words": weight(900, 6), "places": weight(40, 6), "last": np.array([2])},
+    )
+    del model.graph.input[:]
+    model.graph.input.extend(
+        helper.make_tensor_value_info(n, TensorProto.INT64, ("N", 50)) for n in ("ids", "at", "spare")
+    )
+    ids, at, spare = sample_inputs(from_onnx(model), seed=0)
+    assert 40 < ids.max() < 900 and 2 < at.max() < 40 and spare.max() == 1
