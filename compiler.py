@@ -64,11 +64,12 @@ class Compiler:
         kept = named(groups.analysis.graph, kept_indices(groups.analysis, alive))
         result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
         verified: dict[str, Any] | None = state.facts.get("verified")
-        if verified is not None and self._has_onnx(result, state):
+        has_onnx = verified is None or self._has_onnx(result, state)
+        if verified is not None and has_onnx:
             verified = self._verify_emitted(result, groups, alive, verified)
         if self.dense.dialect == "fx" and not any(v.dynamic for v in self.dense.inputs):
             state.notes.append("sizes are those of the example inputs, the batch too: the export has no dynamic axis")
-        latency = self._latency(result, state) if self.measure else None
+        latency = self._latency(result, state) if self.measure and has_onnx else None
         sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
         result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
         return result
@@ -92,7 +93,8 @@ class Compiler:
         except ModelError as error:
             if self.dense.dialect == "onnx":
                 raise
-            state.notes.append(f"verified in torch alone, for it has no ONNX form: {error.message}")
+            lost = ", and latency was not measured" if self.measure else ""
+            state.notes.append(f"verified in torch alone{lost}, for it has no ONNX form: {error.message}")
             return False
         return True
 

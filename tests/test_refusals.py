@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import prunec
-from prunec import cli, strict
+from prunec import artifact, cli, strict
 from prunec.ir.errors import BudgetError, ModelError, PrunecError, UsageError
 from prunec.ir.graph import Graph, Node, Value
 from prunec.ir.opset import OPAQUE
 from prunec.ir.signature import Signature
+from prunec.models import emitted_onnx
 
 from .models import micro
 
@@ -196,6 +197,20 @@ def test_a_module_without_onnx_form_is_verified_in_torch_alone() -> None:
     assert any(note.startswith("verified in torch alone") for note in result.report["notes"])
     with pytest.raises(ModelError, match="emitting ONNX"):
         _ = result.onnx
+
+
+def test_a_module_without_onnx_form_is_exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    exports: list[Graph] = []
+
+    def emitted(graph: Graph, opset: int | None) -> Any:
+        exports.append(graph)
+        return emitted_onnx(graph, opset)
+
+    monkeypatch.setattr(artifact, "emitted_onnx", emitted)
+    result = compiled(WithoutOnnx(), ratio=0.5, verify=True, measure=True)
+    (note,) = (note for note in result.report["notes"] if "ONNX" in note)
+    assert note.startswith("verified in torch alone, and latency was not measured, for it has no ONNX form: ")
+    assert result.report["latency_ms"] is None and len(exports) == 1
 
 
 def test_an_opaque_op_is_reported_with_its_cost() -> None:
