@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from ..arrays import require_values
 from ..errors import ModelError, first_line
 from ..frontends.fx_names import NAMES
+from ..frontends.onnx_names import opset_of
 from ..graph import Graph
 from .fx import emit as emit_module
 from .fx import resolve
@@ -159,7 +160,7 @@ def _stable(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     del model.graph.value_info[:]
     model.graph.name = "main_graph"
     model.producer_name, model.producer_version = "prunec", ""
-    found = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), opset)
+    found = opset_of(model, opset)
     if found != opset:
         raise ModelError(
             f"emitting ONNX: opset {opset} was asked for, the exporter gave {found}", hint=f"try --opset {found}"

@@ -57,6 +57,7 @@ from .onnx_names import (
     kind_of,
     literal,
     new_call,
+    opset_of,
     repeated_axes,
     reshape_target,
     shape_of,
@@ -101,7 +102,7 @@ class _Reader:
         self.path = path
         self.model = upgraded(inlined(model))
         self.slim = slimmed(self.model, self.stored)
-        self.opset = next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.opset = opset_of(self.model)
         ordered = in_order(self.slim.graph, self.stored, str(path or "the model"))
         del self.slim.graph.node[:]
         self.slim.graph.node.extend(ordered)

@@ -29,7 +29,7 @@ from ..emit.onnx_run import limited
 from ..errors import ModelError, first_line
 from ..graph import Shape
 from .onnx_file import Tensors, disguised, load_tensor, node_reads, subgraphs
-from .onnx_names import NAMES, kind_of
+from .onnx_names import DEFAULT_DOMAINS, NAMES, kind_of
 from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of, dtype_of
 
 Array = NDArray[Any]
@@ -294,7 +294,7 @@ def _evaluate(model: ModelProto, facts: Facts, strict: bool) -> bool:
 
 
 def _is_computable(node: NodeProto, known: set[str], facts: Facts) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type in _DATA_DEPENDENT or any(True for _ in subgraphs(node)):
+    if node.domain not in DEFAULT_DOMAINS or node.op_type in _DATA_DEPENDENT or any(True for _ in subgraphs(node)):
         return False
     if node.op_type in ("Shape", "Size"):
         return node.input[0] in facts.shapes

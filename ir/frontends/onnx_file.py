@@ -29,6 +29,7 @@ from onnx.shape_inference import infer_shapes
 from onnx.version_converter import convert_version
 
 from ..errors import ModelError, first_line
+from .onnx_names import DEFAULT_DOMAINS, opset_of
 from .onnx_tensors import AGAIN, LARGEST_AXIS, PACKED, array_of, byte_count, check_tensor, dense, dtype_of
 
 Array = NDArray[Any]
@@ -239,7 +240,7 @@ def disguised(model: ModelProto) -> ModelProto:
 
     ONNX Runtime has a few ops in the default domain that the standard lacks, or got later; its optimiser writes them.
     """
-    version = next((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAIN), 1)
+    version = opset_of(model)
     if not any(_is_runtime_op(n, version) for n in model.graph.node):
         return model
     copy = ModelProto()
@@ -252,7 +253,7 @@ def disguised(model: ModelProto) -> ModelProto:
 
 
 def _is_runtime_op(node: NodeProto, version: int) -> bool:
-    if node.op_type not in _RUNTIME_OPS or node.domain not in _DEFAULT_DOMAIN:
+    if node.op_type not in _RUNTIME_OPS or node.domain not in DEFAULT_DOMAINS:
         return False
     return not onnx.defs.has(node.op_type) or onnx.defs.get_schema(node.op_type).since_version > version
 
@@ -262,7 +263,7 @@ _DISGUISE = "onnxruntime"
 
 
 def _check_opset(model: ModelProto, where: str) -> None:
-    versions = {o.version for o in model.opset_import if o.domain in ("", "ai.onnx")} or {1}
+    versions = {o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS} or {1}
     newest = onnx.defs.onnx_opset_version()
     if len(versions) > 1:
         raise ModelError(f"{where} has two opsets, {' and '.join(map(str, sorted(versions)))}", hint=AGAIN)
@@ -371,7 +372,7 @@ def upgraded(model: ModelProto) -> ModelProto:
     ModelError
         ONNX's converter does not know an op of the model.
     """
-    version = next((o.version for o in model.opset_import if o.domain in _DEFAULT_DOMAIN), _OLDEST_OPSET)
+    version = opset_of(model, _OLDEST_OPSET)
     if version >= _OLDEST_OPSET:
         return model
     try:
@@ -387,7 +388,6 @@ def upgraded(model: ModelProto) -> ModelProto:
 
 
 _OLDEST_OPSET = 7
-_DEFAULT_DOMAIN = ("", "ai.onnx")
 
 
 def inlined(model: ModelProto) -> ModelProto:
@@ -503,7 +503,7 @@ _CONSTANTS: dict[str, tuple[int, Callable[[AttributeProto, str], TensorProto]]] 
 
 def _constant_tensor(node: NodeProto) -> TensorProto | None:
     """The tensor behind a Constant node; None for another node, a textual constant, or one that is not valid."""
-    default = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+    default = node.op_type == "Constant" and node.domain in DEFAULT_DOMAINS
     if not default or len(node.attribute) != 1 or len(node.output) != 1 or node.input:
         return None
     (attribute,) = node.attribute

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from ..arrays import to_numpy
 from ..errors import Declined
 from ..graph import Constant, Graph, Node, Value
 from .spelling import Arguments, Read, Spelling, Write, axes_of, axis_of, rank, renamed, size, whole
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 RESULT = "<result>"
 """The values that the node computes."""
@@ -30,6 +33,9 @@ KNOWN = "<known>"
 OPSET = "<opset>"
 """The version of the default domain."""
 
+DEFAULT_DOMAINS = ("", "ai.onnx")
+"""What the default domain is called."""
+
 Table = dict[str, Spelling]
 Sizes = tuple[int | None, ...]
 _FAR = 1 << 31
@@ -39,7 +45,12 @@ _END = int(np.iinfo(np.int64).max)
 
 def kind_of(op_type: str, domain: str) -> str:
     """The kind of a node: its op type, with the domain before it unless that is the default one."""
-    return op_type if domain in ("", "ai.onnx") else f"{domain}::{op_type}"
+    return op_type if domain in DEFAULT_DOMAINS else f"{domain}::{op_type}"
+
+
+def opset_of(model: ModelProto, default: int = 1) -> int:
+    """The version of the default domain that a model declares; ``default`` where it declares none."""
+    return next((int(o.version) for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default)
 
 
 def operand(a: Arguments, k: int) -> Value | None:
