@@ -184,9 +184,9 @@ def border_of(groups: Groups, alive: Alive, model: onnx.ModelProto | Emitted) ->
     """
     graph, found = groups.analysis.graph, decisions(groups.analysis)
     oracle = mask(groups.analysis, alive)
-    made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
     if graph.dialect != "onnx":
         return Border(oracle, decides=bool(found.border)), ()
+    made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
     inner = [v for v in found.border if v not in graph.outputs]
     watched = [v for v in inner if v.name in made]
     return Border.of(oracle, watched, found.complete and watched == inner), tuple(v.name for v in watched)

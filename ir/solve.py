@@ -80,6 +80,10 @@ class Solution:
         """Pairs (position of ``axis``, unit that it needs), in the order of the positions."""
         return Rows.of(self.members).pairs(self.component[axis])
 
+    def may_shrink(self, axis: Axis) -> bool:
+        """Whether ``axis`` may lose positions: some of them are not pinned."""
+        return bool(self.component[axis].any())
+
     def alive(self, dropped: Iterable[int] | Index) -> NDArray[np.bool_]:
         """For each atom whether it is alive once the units ``dropped`` are removed."""
         mask = np.zeros(self.units, np.int32)

@@ -123,12 +123,9 @@ def decisions(analysis: Analysis) -> Decisions:
     )
     read = dict.fromkeys(v for n in at_border for v in reads(n) if v in made and v.dtype.startswith("float"))
     border = [v for v in read if v not in behind]
-    whole = tuple(v for v in border if not _loses_positions(analysis, v))
+    shrinks = analysis.solution.may_shrink
+    whole = tuple(v for v in border if not any(map(shrinks, analysis.axes.get(v) or ())))
     return Decisions(whole, len(whole) == len(border))
-
-
-def _loses_positions(analysis: Analysis, value: Value) -> bool:
-    return any(analysis.solution.component[axis].any() for axis in analysis.axes.get(value) or ())
 
 
 def _behind_decisions(graph: Graph) -> set[Value]:

@@ -182,7 +182,7 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matr
     units, columns, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for value in analysis.graph.constants:
         for d, axis in enumerate(analysis.axes[value] or ()):
-            if solution.component[axis].any():
+            if solution.may_shrink(axis):
                 unit, count = np.unique(solution.needs(axis)[1], return_counts=True)
                 units.append(unit)
                 columns.append(np.full(unit.size, len(places)))

@@ -342,9 +342,9 @@ def sample_inputs(graph: Graph, seed: int) -> list[Any]:
 
 def _depthwise_macs(graph: Graph) -> float:
     """Multiply-accumulates of convolutions in which each channel is a group."""
-    convolutions = (n for n in graph.nodes if n.op == "conv" and n.inputs[1] is not None)
-    weights = ((n.output.shape or (), n.inputs[1].shape or ()) for n in convolutions if n.inputs[1] is not None)
-    return float(sum(math.prod(out) * math.prod(w[2:]) for out, w in weights if len(w) > 2 and w[1] == 1))
+    weighted = ((n.output, n.inputs[1]) for n in graph.nodes if n.op == "conv")
+    shapes = ((result.shape or (), weight.shape or ()) for result, weight in weighted if weight is not None)
+    return float(sum(math.prod(out) * math.prod(w[2:]) for out, w in shapes if len(w) > 2 and w[1] == 1))
 
 
 def other_batch(graph: Graph, inputs: list[Any]) -> list[Any]:

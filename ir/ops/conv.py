@@ -6,7 +6,8 @@ from ..axes import Axes, pinned
 from ..opset import Cost, Fitting, Site, declare, moves, zero_after_first, zero_after_weights
 
 
-def _conv_macs(cost: Cost) -> float:
+def layer_macs(cost: Cost) -> float:
+    """For each result one row of the weight, the second operand, whose first axis has a row for each channel."""
     return cost.result() * cost.operand(1) / max(1, cost.sizes(1)[0])
 
 
@@ -19,7 +20,7 @@ declare(
     "B (g i) *, (g o) i *, (g o) -> B (g o) *",
     "Convolution in 1, 2 or 3 dimensions; grouped and depthwise.",
     g="groups",
-    macs=_conv_macs,
+    macs=layer_macs,
     contracts="i",
     zero=zero_after_weights(1),
 )

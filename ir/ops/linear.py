@@ -26,7 +26,8 @@ def _linear_macs(cost: Cost) -> float:
     return cost.result() * cost("i")
 
 
-def _matmul_macs(cost: Cost) -> float:
+def matmul_macs(cost: Cost) -> float:
+    """For each result one product for each ``k``."""
     return cost.result() * cost("k")
 
 
@@ -63,7 +64,7 @@ declare(
     "matmul",
     "... m k, ... k n -> ... m n",
     "Batched matrix product.",
-    macs=_matmul_macs,
+    macs=matmul_macs,
     contracts="k",
     zero=_product_zero,
 )
@@ -71,18 +72,18 @@ declare(
     "matmul_t",
     "... m k, ... n k -> ... m n",
     "Batched matrix product, the second factor transposed.",
-    macs=_matmul_macs,
+    macs=matmul_macs,
     contracts="k",
     zero=zero_after_operands,
 )
 declare(
-    "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=_matmul_macs, contracts="k", zero=zero_after_operands
+    "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=matmul_macs, contracts="k", zero=zero_after_operands
 )
 declare(
     "baddbmm",
     "... m k, ... k n, ... m n -> ... m n",
     "Batched matrix product plus a matrix.",
-    macs=_matmul_macs,
+    macs=matmul_macs,
     contracts="k",
     zero=_product_zero,
 )
@@ -100,7 +101,7 @@ def _spell(term: str) -> str:
     return " ".join("..." if c == "." else (c if c.islower() else f"{c.lower()}_upper") for c in pieces)
 
 
-def _summed(node: Node) -> dict[str, tuple[int, ...]]:
+def _summed_labels(node: Node) -> dict[str, tuple[int, ...]]:
     """Letters that an einsum sums over, with the operands that have them."""
     signature = einsum_signature(str(node.attrs["equation"]))
     left, right = map(_letters, (signature.operands, signature.results))
@@ -112,10 +113,10 @@ def _letters(side: Iterable[Iterable[Term]]) -> set[str]:
 
 
 def _einsum_macs(cost: Cost) -> float:
-    return cost.result() * math.prod(cost(letter) for letter in _summed(cost.site.node))
+    return cost.result() * math.prod(cost(letter) for letter in _summed_labels(cost.site.node))
 
 
-@moves("einsum", macs=_einsum_macs, contracts=_summed, zero=zero_after_operands)
+@moves("einsum", macs=_einsum_macs, contracts=_summed_labels, zero=zero_after_operands)
 def einsum(site: Site) -> list[Axes]:
     """Einstein summation: the equation is the signature."""
     equation = str(site.attrs["equation"])

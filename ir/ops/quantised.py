@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from ..axes import Axes, pinned
 from ..errors import Declined
 from ..graph import Node
-from ..opset import Coded, Contracts, Cost, Fitting, Site, declare, moves, zero_after_first, zero_after_operands
+from ..opset import Coded, Contracts, Fitting, Site, declare, moves, zero_after_first, zero_after_operands
 from ..signature import Signature, apply
+from .conv import layer_macs
+from .linear import matmul_macs
 
 _PER_TENSOR = "*"
 
@@ -65,14 +67,6 @@ def _beside(axes: Axes | None, along: str) -> str:
     return along
 
 
-def _layer_macs(cost: Cost) -> float:
-    return cost.result() * cost.operand(1) / max(1, cost.sizes(1)[0])
-
-
-def _matmul_macs(cost: Cost) -> float:
-    return cost.result() * cost("k")
-
-
 def _coded(axis: int) -> dict[int, Coded]:
     return {0: Coded(3, 4, lambda node: 0), 1: Coded(5, 6, lambda node: axis), 2: Coded(None, None, lambda node: 0)}
 
@@ -90,24 +84,24 @@ declare(
 )
 
 
-def _summed(letter: str) -> Contracts:
+def _summed_over(letter: str) -> Contracts:
     """Sums of products of the first two operands over ``letter``."""
     return lambda node: {letter: (0, 1)}
 
 
-@moves("conv_quantised", refit=_groups, macs=_layer_macs, contracts=_summed("i"), coded=_coded(0))
+@moves("conv_quantised", refit=_groups, macs=layer_macs, contracts=_summed_over("i"), coded=_coded(0))
 def conv_quantised(site: Site) -> list[Axes]:
     """Convolution on integers."""
     return _applied(site, "B (g i) *, (g o) i *, (g o) -> B (g o) *", "(g o)")
 
 
-@moves("linear_quantised", macs=_layer_macs, contracts=_summed("i"), coded=_coded(0))
+@moves("linear_quantised", macs=layer_macs, contracts=_summed_over("i"), coded=_coded(0))
 def linear_quantised(site: Site) -> list[Axes]:
     """Linear layer on integers, weight (out, in)."""
     return _applied(site, "... i, o i, o -> ... o", "o")
 
 
-@moves("matmul_quantised", macs=_matmul_macs, contracts=_summed("k"), zero=zero_after_operands, coded=_coded(-1))
+@moves("matmul_quantised", macs=matmul_macs, contracts=_summed_over("k"), zero=zero_after_operands, coded=_coded(-1))
 def matmul_quantised(site: Site) -> list[Axes]:
     """Matrix product on integers, weight (…, in, out)."""
     return _applied(site, "... m k, ... k n, n -> ... m n", "n")

@@ -224,10 +224,9 @@ def index(site: Site) -> list[Axes]:
 def gather(site: Site) -> list[Axes]:
     """For each element of the index one of ``dim``, which is kept; along the other axes the two go together."""
     d, index = int(site.attrs["dim"]), site.axes[1] or []
-    site.pin(site.x[d], "gathered by a tensor")
     for k, (axis, chosen) in enumerate(zip(site.x, index, strict=True)):
         if k == d or len(axis) != len(chosen):
-            site.pin(axis, "gathered in part")
+            site.pin(axis, "gathered by a tensor" if k == d else "gathered in part")
             site.pin(chosen, "the index itself")
         else:
             site.atoms.unify(axis, chosen)

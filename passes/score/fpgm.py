@@ -19,7 +19,7 @@ def fpgm(scoring: Scoring) -> Scores:
         if len(parameter.shape) < 2:
             continue
         for d, atoms in enumerate((analysis.axes[parameter.value] or [])[:1]):
-            if analysis.solution.component[atoms].any():
+            if analysis.solution.may_shrink(atoms):
                 flat = np.moveaxis(parameter.data, d, 0).reshape(parameter.data.shape[d], -1).astype(np.float64)
                 scoring.add(scores, parameter, d, _distances(flat))
     return scores

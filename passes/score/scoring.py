@@ -67,7 +67,7 @@ class Scoring:
         readers, coded = reading_ops(analysis.graph), codes(analysis.graph)
         for value, constant in analysis.graph.constants.items():
             axes = analysis.axes[value] or []
-            if constant.role == "parameter" and any(analysis.solution.component[a].any() for a in axes):
+            if constant.role == "parameter" and any(map(analysis.solution.may_shrink, axes)):
                 yield Parameter(value, constant, tuple(readers.get(value, ())), coded.get(value))
 
     def zeros(self) -> Scores:
@@ -117,9 +117,8 @@ class Scoring:
         return scores
 
     def _prunable_axes(self, parameter: Parameter) -> list[int]:
-        component = self.groups.analysis.solution.component
-        axes = self.groups.analysis.axes[parameter.value] or ()
-        return [d for d, atoms in enumerate(axes) if component[atoms].any()]
+        analysis = self.groups.analysis
+        return [d for d, axis in enumerate(analysis.axes[parameter.value] or ()) if analysis.solution.may_shrink(axis)]
 
 
 Criterion = Callable[[Scoring], Scores]
