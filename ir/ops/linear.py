@@ -50,7 +50,8 @@ declare(
 
 
 def _product_zero(node: Node, at_dead: AtDead) -> bool:
-    """Rows are zero where the first factor is, columns where the second is; matrices and sums where all are."""
+    """Rows are zero where the first factor is, columns where the second is, transposed or not; matrices and sums where
+    all are."""
     free, rank = at_dead.free(node.output), len(node.output.shape or ())
     rows, columns = rank - 2 in free, rank - 1 in free
     if len(node.inputs) > 2 or free - {rank - 2, rank - 1}:
@@ -74,7 +75,7 @@ declare(
     "Batched matrix product, the second factor transposed.",
     macs=matmul_macs,
     contracts="k",
-    zero=zero_after_operands,
+    zero=_product_zero,
 )
 declare(
     "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=matmul_macs, contracts="k", zero=zero_after_operands

@@ -71,6 +71,17 @@ MODELS: dict[str, tuple[ModelProto, int]] = {
         ),
         8,
     ),
+    **{
+        f"fused_matmul_of_what_is_not_zero_{transposed}": (
+            sandwich(
+                node("Sigmoid", "h", "s"), node("FusedMatMul", "s w", "p", domain=MS, transB=transposed),
+                node("Sigmoid", "u", "k"), node("MatMul", "p k", "t"),
+                w=weight(6, 8) if transposed else weight(8, 6), u=weight(6, 8, seed=3),
+            ),
+            8 + 6 + 8,
+        )
+        for transposed in (0, 1)
+    },
     "gelu_with_bias": (
         sandwich(node("BiasGelu", "h b", "k", domain=MS), node("FastGelu", "k g", "t", domain=MS), **AFFINE), 8
     ),
