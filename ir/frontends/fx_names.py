@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import Declined
 from ..graph import Constant, Graph, Node, Value
 from .fx_recurrent import CELLS, LAYERS, make_layer
-from .spelling import Arguments, Spelling, axes_of, axis_of, rank, renamed, size, whole
+from .spelling import Arguments, Spelling, axes_of, axis_of, rank, renamed, size, unchanged, whole
 
 RESULT = "<result>"
 Table = dict[str, Spelling]
@@ -95,11 +95,6 @@ def _view_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
     if sum(isinstance(s, int) and s == -1 for s in sizes) > 1:
         raise AssertionError(f"{node.name}: more than one size of {out} is left to the runtime")
     return "aten.reshape.default", {"self": node.inputs[0], "shape": sizes}
-
-
-def _unchanged(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
-    """A kind that names no sizes stays as it is."""
-    return node.kind, node.call
 
 
 def _unflatten_back(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
@@ -443,8 +438,8 @@ NAMES: Table = {
     "aten.argmin.default": Spelling("rank_along", ("self",), _dims()),
     "aten.topk.default": Spelling("rank_along", ("self",), _dims(True)),
     **_same("reshape", _SIZED, ("self",), _result_shape, _view_back),
-    **_same("reshape", _UNSIZED, ("self",), _result_shape, _unchanged),
-    **_same("reshape_as", "view_as reshape_as", ("self", "other"), _result_shape, _unchanged),
+    **_same("reshape", _UNSIZED, ("self",), _result_shape, unchanged),
+    **_same("reshape_as", "view_as reshape_as", ("self", "other"), _result_shape, unchanged),
     "aten.unflatten.int": Spelling("reshape", ("self",), _result_shape, _unflatten_back),
     **{k: s for f, names in _REDUCE.items() for k, s in _same("reduce", names, ("self",), _dims(function=f)).items()},
     **_same("rank_along", "max.dim min.dim", ("self",), _dims()),

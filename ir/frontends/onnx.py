@@ -10,6 +10,7 @@ Start at :func:`from_onnx`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -246,11 +247,14 @@ class _Reader:
 
     def _results(self, proto: NodeProto) -> tuple[int, ...]:
         """Slots of the results: optional ones that nobody reads are left out."""
-        if not hasattr(self, "_names_read"):
-            self._names_read = {n for p in self.slim.graph.node for n in node_reads(p)}
-            self._names_read |= {v.name for v in self.slim.graph.output}
         optional = _optional_results(proto, self.opset)
         return tuple(k for k, n in enumerate(proto.output) if n and (n in self._names_read or k not in optional))
+
+    @cached_property
+    def _names_read(self) -> set[str]:
+        """Names that some node reads, and those of the outputs."""
+        read = {n for p in self.slim.graph.node for n in node_reads(p)}
+        return read | {v.name for v in self.slim.graph.output}
 
     def _describe(self, node: Node) -> None:
         """Op, operands and attributes; opaque, reading everything, where no declaration fits."""

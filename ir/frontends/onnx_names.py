@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..arrays import to_numpy
 from ..errors import Declined
 from ..graph import Constant, Graph, Node, Value
-from .spelling import Arguments, Read, Spelling, Write, axes_of, axis_of, rank, renamed, size, whole
+from .spelling import Arguments, Read, Spelling, Write, axes_of, axis_of, rank, renamed, size, unchanged, whole
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -311,11 +311,6 @@ def reshape_target(shape: Sequence[int | None], copied: Sequence[int]) -> NDArra
 
 def _unsized(a: Arguments) -> dict[str, Any]:
     return {"shape": _result_sizes(a)}
-
-
-def _unchanged(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
-    """A kind that names no sizes stays as it is."""
-    return node.kind, node.call
 
 
 def _expand(a: Arguments) -> dict[str, Any]:
@@ -709,7 +704,7 @@ NAMES: Table = {
     "TopK": Spelling("rank_along", _first(1), _top),
     **_same("normalise", "Softmax LogSoftmax Hardmax", _first(1), _softmax),
     **_same("rank_along", "ArgMax ArgMin", _first(1), _extremum),
-    **_same("reshape", "Flatten Squeeze Unsqueeze", _first(1), _unsized, _unchanged),
+    **_same("reshape", "Flatten Squeeze Unsqueeze", _first(1), _unsized, unchanged),
     **_by_function("reduce", _REDUCE, _reduce),
     **_by_function("pool", _POOLS, _pool),
     "AveragePool": Spelling("pool", _first(1), _average_pool),
@@ -766,7 +761,7 @@ def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Ar
     back: Write | None = NAMES[node.kind].write
     if back is None:
         raise AssertionError(f"{node.kind} cannot take back {dict(changed)}")
-    if back in (_attention_back, _attention_packed_back, _unchanged):
+    if back in (_attention_back, _attention_packed_back, unchanged):
         return back(node, changed)
     inner = Node(node.name, node.op, node.inputs, node.outputs, node.attrs, node.kind, node.call["attributes"])
     kind, attributes = back(inner, changed)

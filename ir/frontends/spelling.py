@@ -43,6 +43,11 @@ def renamed(**names: str) -> Write:
     return write
 
 
+def unchanged(node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    """A kind that names no sizes stays as it is."""
+    return node.kind, node.call
+
+
 def rank(value: Any) -> int:
     """The rank of an operand; declines when it is not known."""
     if not isinstance(value, Value) or value.shape is None:
