@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .wording import counted, layer_of, opaque_lines, pin_text, places_text, quantity, spread_text
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -87,7 +89,7 @@ def show_analysis(found: Mapping[str, Any], source: str) -> None:
 def _group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
     scores, cost = group["scores"], group["cost"]
     layers = list(dict.fromkeys((layer_of(name), axis) for name, axis in group["parameters"]))
-    lines = [group["name"], f"  in {_places(layers)}", *([f"  {_reasons(group['pins'])}"] if group["pins"] else [])]
+    lines = [group["name"], f"  in {places_text(layers)}", *([f"  {_reasons(group['pins'])}"] if group["pins"] else [])]
     return (
         "\n".join(lines), f"{group['units']:,}", "-" if scores is None else spread_text(scores),
         quantity("macs", cost["unit_macs"]), f"{cost['macs_share']:.1%}",
@@ -97,20 +99,6 @@ def _group_row(group: Mapping[str, Any]) -> tuple[str, ...]:
 def _reasons(pins: Sequence[int]) -> str:
     """``pinned beside it: reasons 1, 4``, by the numbers that the list of reasons has."""
     return f"pinned beside it: reason{'s' if len(pins) > 1 else ''} {', '.join(str(k + 1) for k in pins)}"
-
-
-def layer_of(parameter: str) -> str:
-    """The layer that holds a parameter: its name without the last part.
-
-    >>> layer_of("features.0.weight"), layer_of("cls_token")
-    ('features.0', 'cls_token')
-    """
-    return parameter.rpartition(".")[0] or parameter
-
-
-def spread_text(scores: Mapping[str, float]) -> str:
-    """The least, the median and the greatest of a group's scores: ``0.01 / 0.02 / 0.3``."""
-    return " / ".join(f"{scores[k]:.2g}" for k in ("min", "median", "max"))
 
 
 def show_table(
@@ -160,42 +148,6 @@ def _analysis_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from opaque_lines(found["opaque"])
     yield from (f"note     {note}" for note in found["notes"])
     yield f"seconds  {found['seconds']:.2f}"
-
-
-def pin_text(pin: Mapping[str, Any]) -> str:
-    """``36 units: aten.select.int 'select' and 35 more, axis 1 of x (qkv.weight:0): selected by its number``."""
-    first, *more = map(repr, pin["nodes"])
-    where = f"{first} and {len(more)} more" if more else first
-    alone = f", {pin['alone']:,} by this alone" if pin["alone"] < pin["units"] else ""
-    held = counted(pin["units"], "unit") + alone
-    return f"{held}: {pin['cause']} {where}{_axes(pin['axes'])} ({_places(pin['parameters'])}): {pin['why']}"
-
-
-def _axes(axes: Sequence[tuple[str, int]]) -> str:
-    """``, axis 1 of x``, for the first value that is pinned there."""
-    if not axes:
-        return ""
-    value, found = axes[0][0], [str(axis) for name, axis in axes if name == axes[0][0]]
-    return f", ax{'es' if len(found) > 1 else 'is'} {' and '.join(found)} of {value}"
-
-
-def opaque_lines(opaque: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What is not understood: a line for each kind of op that holds units, then one for all that hold none."""
-    for kind in opaque:
-        if kind["pins"]:
-            shared = "" if kind["cost"] else "; other reasons hold the same ones"
-            yield f"opaque   {kind['kind']}: not understood, costs {counted(kind['cost'], 'unit')}{shared}"
-            yield from (f"why      {kind['kind']}: {why}" for why in kind["why"])
-    free = [kind["kind"] for kind in opaque if not kind["pins"]]
-    if free:
-        yield f"opaque   not understood, but no unit passes, so they cost 0 units: {', '.join(free)}"
-    if not opaque:
-        yield "opaque   none"
-
-
-def _places(places: Sequence[tuple[str, int]]) -> str:
-    named = [f"{name}:{axis}" for name, axis in places]
-    return ", ".join(named[:3]) + (f", ... {len(named) - 3} more" if len(named) > 3 else "")
 
 
 def _stdout() -> Console:
@@ -258,24 +210,3 @@ def verify_text(found: Mapping[str, Any] | None) -> str:
     where = f" ({', '.join(map(str, checked))})" if isinstance(checked, (list, tuple)) and checked else ""
     rounding = ", which float32 rounding explains" if found.get("rounding") else ""
     return f"{verdict}, max relative error {found['max_rel_err']:.1e}{rounding}{where}"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 unit``, ``2,000 units``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def quantity(key: str, value: float | None) -> str:
-    """A number with its unit, as the tables show it."""
-    if value is None:
-        return "-"
-    if key == "size_bytes":
-        return _scaled(value, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)), "B")
-    if key == "latency_ms":
-        return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-    return _scaled(value, (("G", 1e9), ("M", 1e6), ("k", 1e3)), "")
-
-
-def _scaled(value: float, scales: Sequence[tuple[str, float]], unit: str) -> str:
-    name, size = next(((n, s) for n, s in scales if value >= s), (unit, 1.0))
-    return f"{value / size:,.2f} {name}" if size > 1 else f"{value:,.0f} {name}".rstrip()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .console import layer_of
 from .ir.analysis import Analysis
 from .ir.errors import ModelError
 from .ir.pins import Pin, pins
@@ -22,6 +21,7 @@ from .passes.meter import Meter
 from .passes.score.scoring import Score, Scores
 from .passes.target import Target
 from .report import batch
+from .wording import layer_of
 
 SPREAD = {"min": 0, "lower": 25, "median": 50, "upper": 75, "max": 100}
 """The figures of a spread of scores, and the percentiles that they are."""

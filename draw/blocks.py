@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..console import layer_of
 from ..ir.graph import Constant, Graph, Node, Value, reads
 from ..ir.opset import OPS
 from ..passes.groups import Groups
+from ..wording import layer_of
 from .carried import Carried, Numbers
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..console import pin_text
 from ..ir.graph import Value
 from ..passes.groups import Groups
+from ..wording import pin_text
 
 Numbers = tuple[int, ...]
 
