@@ -8,9 +8,7 @@ the peak of that process, and how far it rises above where the work started.  No
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +18,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from .apart import apart
+
 RATIO = 0.5
 REPEATS = 3
 MIB = 1024
@@ -111,25 +110,16 @@ def _memory_mib(field: str) -> float:
 def test_compile(benchmark: Any, capsys: pytest.CaptureFixture[str], model_name: str) -> None:
     pytest.importorskip("torchvision", reason="the models are torchvision's")
     pytest.importorskip("torch_pruning", reason="the peer: pip install torch-pruning==1.6.1")
-    costs = {task: _apart(task, model_name) for task in TASKS if task != "whole"}
-    costs["whole"] = benchmark.pedantic(_apart, args=("whole", model_name), rounds=1)
+    costs = {task: _cost_of(task, model_name) for task in TASKS if task != "whole"}
+    costs["whole"] = benchmark.pedantic(_cost_of, args=("whole", model_name), rounds=1)
     benchmark.extra_info.update({task: asdict(cost) for task, cost in costs.items()})
     with capsys.disabled():
         print(f"\n\n{table(model_name, costs)}")
 
 
-def _apart(task: str, model_name: str) -> Cost:
-    """The cost of one task in a new process, which finds the packages where this one does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.bench_compile", task, model_name],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+def _cost_of(task: str, model_name: str) -> Cost:
+    """The cost of one task in a new process."""
+    return Cost(**apart("bench.bench_compile", task, model_name))
 
 
 def table(model_name: str, costs: dict[str, Cost]) -> str:

@@ -8,8 +8,6 @@ is resident, mapped files too, and of what is not backed by a file.  For torch, 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +20,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from .apart import apart
+
 MIB = 1024
 STAGES = ("read", "groups", "score", "plan", "eliminate", "verify")
 
@@ -139,25 +138,16 @@ def _memory_mib(name: str) -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_scale(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    costs = {task: apart(task) for task in TASKS if task != "meta"}
-    costs["meta"] = benchmark.pedantic(apart, args=("meta",), rounds=1)
+    costs = {task: cost_of(task) for task in TASKS if task != "meta"}
+    costs["meta"] = benchmark.pedantic(cost_of, args=("meta",), rounds=1)
     benchmark.extra_info.update({task: asdict(cost) for task, cost in costs.items()})
     with capsys.disabled():
         print(f"\n\n{table(costs)}")
 
 
-def apart(task: str) -> Cost:
-    """The cost of one task in a new process, which finds the packages where this one does."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.bench_scale", task],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+def cost_of(task: str) -> Cost:
+    """The cost of one task in a new process."""
+    return Cost(**apart("bench.bench_scale", task))
 
 
 def table(costs: dict[str, Cost]) -> str:
@@ -177,4 +167,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         print(json.dumps(asdict(measure(sys.argv[1]))))
     else:
-        print(table({task: apart(task) for task in TASKS}))
+        print(table({task: cost_of(task) for task in TASKS}))
