@@ -18,17 +18,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .torch_program import ANY, IMAGE, INPUTS, SEQUENCE, VECTOR, Unfit
+from .program import ANY, IMAGE, INPUTS, LARGEST, VECTOR, Dice, Featured, Unfit
 
 Array = NDArray[Any]
 OPSETS = (9, 11, 13, 14, 17, 18, 20, 21, 22, 23)
-_LARGEST, _LOUDEST = 1 << 13, 1e3
-_WIDTHS = (4, 6, 8, 12)
+_LOUDEST = 1e3
 _IR = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Val:
+class Val(Featured):
     """A value of the graph: its name, and what it holds in the example run."""
 
     name: str
@@ -37,19 +36,6 @@ class Val:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape)
-
-    @property
-    def rank(self) -> int:
-        return self.array.ndim
-
-    @property
-    def feature(self) -> int:
-        """The axis that layers widen: 1 for images and vectors, 2 for sequences."""
-        return 2 if self.rank == SEQUENCE else 1
-
-    @property
-    def width(self) -> int:
-        return self.shape[self.feature]
 
 
 Rule = Callable[["Maker", Val], None]
@@ -67,10 +53,9 @@ def rule(*ranks: int, since: int = 1) -> Callable[[Rule], Rule]:
 
 
 @dataclass
-class Maker:
+class Maker(Dice):
     """A graph in the making, and the dice."""
 
-    dice: random.Random
     opset: int
     nodes: list[NodeProto] = field(default_factory=list)
     weights: dict[str, Array] = field(default_factory=dict)
@@ -82,24 +67,6 @@ class Maker:
         self.rng = np.random.default_rng(self.dice.randrange(1 << 16))
         self.prefix = self.pick(("v", "net/a.b:", "", "/x_"))
         self.named = self.chance(0.6)
-
-    # ------------------------------------------------------------------ dice
-
-    def pick(self, items: Sequence[Any]) -> Any:
-        return items[self.dice.randrange(len(items))]
-
-    def integer(self, low: int, high: int) -> int:
-        return self.dice.randint(low, high)
-
-    def chance(self, share: float) -> bool:
-        return self.dice.randrange(1000) < 1000 * share
-
-    def width(self) -> int:
-        return int(self.pick(_WIDTHS))
-
-    def divisor(self, *numbers: int) -> int:
-        """A common divisor, often 1."""
-        return int(self.pick([g for g in (1, 1, 2, 3, 4) if all(n % g == 0 for n in numbers)]))
 
     # ------------------------------------------------------------------ what a graph holds
 
@@ -140,7 +107,7 @@ class Maker:
         found = run_node(made, {v.name: v.array for v in inputs if v is not None}, self.opset)
         for a in found:
             if a.dtype.kind == "f" and (
-                not 0 < a.size <= _LARGEST or not np.isfinite(a).all() or np.abs(a).max() > _LOUDEST
+                not 0 < a.size <= LARGEST or not np.isfinite(a).all() or np.abs(a).max() > _LOUDEST
             ):
                 raise Unfit(f"{op} gives what is too large, too small, or too loud")
         self.nodes.append(made)

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .onnx_program import Maker, Val, rule
-from .torch_program import IMAGE, SEQUENCE, VECTOR, Unfit
+from .program import IMAGE, SEQUENCE, VECTOR, Unfit
 
 # ---------------------------------------------------------------------- layers
 

@@ -16,19 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ..models import micro
+from .program import ANY, IMAGE, INPUTS, LARGEST, SEQUENCE, VECTOR, Dice, Featured, Unfit
 
-IMAGE, SEQUENCE, VECTOR = 4, 3, 2
-ANY = frozenset((IMAGE, SEQUENCE, VECTOR))
-_LARGEST, _LOUDEST = 1 << 13, 1e4
-_WIDTHS = (4, 6, 8, 12)
-
-
-class Unfit(Exception):
-    """A rule that does not apply to the value it was given."""
+_LOUDEST = 1e4
 
 
 @dataclass(frozen=True, eq=False)
-class Val:
+class Val(Featured):
     """A value of the program: its number, and what it holds in the example run."""
 
     number: int
@@ -37,15 +31,6 @@ class Val:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
-
-    @property
-    def feature(self) -> int:
-        """The axis that layers widen: 1 for images and vectors, 2 for sequences."""
-        return 2 if self.tensor.ndim == SEQUENCE else 1
-
-    @property
-    def width(self) -> int:
-        return self.shape[self.feature]
 
 
 Step = tuple[Callable[..., Any], tuple[int, ...]]
@@ -92,32 +77,14 @@ def rule(*ranks: int) -> Callable[[Rule], Rule]:
 
 
 @dataclass
-class Maker:
+class Maker(Dice):
     """A program in the making, and the dice."""
 
-    dice: random.Random
+    divisors = (1, 1, 2, 3, 4, 6)
     program: Program = field(default_factory=Program)
     values: list[Val] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
     layers: dict[str, str] = field(default_factory=dict)
-
-    # ------------------------------------------------------------------ dice
-
-    def pick(self, items: Sequence[Any]) -> Any:
-        return items[self.dice.randrange(len(items))]
-
-    def integer(self, low: int, high: int) -> int:
-        return self.dice.randint(low, high)
-
-    def chance(self, share: float) -> bool:
-        return self.dice.randrange(1000) < 1000 * share
-
-    def width(self) -> int:
-        return int(self.pick(_WIDTHS))
-
-    def divisor(self, *numbers: int) -> int:
-        """A common divisor, often 1."""
-        return int(self.pick([g for g in (1, 1, 2, 3, 4, 6) if all(n % g == 0 for n in numbers)]))
 
     # ------------------------------------------------------------------ what a program holds
 
@@ -155,7 +122,7 @@ class Maker:
         except RuntimeError as refusal:  # torch itself says that it does not fit; a test holds that every rule is drawn
             raise Unfit(str(refusal)) from refusal
         for t in found:
-            if not 1 < t.numel() <= _LARGEST or 0 in t.shape or not torch.isfinite(t).all() or t.abs().max() > _LOUDEST:
+            if not 1 < t.numel() <= LARGEST or 0 in t.shape or not torch.isfinite(t).all() or t.abs().max() > _LOUDEST:
                 raise Unfit(f"{tuple(t.shape)} is too large, too small, or too loud")
         self.program.steps.append((run, tuple(v.number for v in operands)))
         made = [Val(len(self.values) + k, t) for k, t in enumerate(found)]
@@ -191,9 +158,6 @@ class Maker:
             return False
         self.drawn.append(name)
         return True
-
-
-INPUTS: dict[str, tuple[int, ...]] = {"image": (2, 3, 6, 6), "sequence": (2, 5, 6), "vector": (2, 6)}
 
 
 def program(dice: random.Random, rules: Sequence[str] | None = None) -> tuple[Program, tuple[Tensor, ...], list[str]]:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .torch_program import IMAGE, SEQUENCE, VECTOR, Maker, Unfit, Val, rule
+from .program import IMAGE, SEQUENCE, VECTOR, Unfit
+from .torch_program import Maker, Val, rule
 
 # ---------------------------------------------------------------------- layers
 
