@@ -70,6 +70,14 @@ def test_what_is_streamed_is_the_whole_model(on_disk: Path, tmp_path: Path) -> N
     assert b"".join(chunks) == b"".join(chunks_whole)
 
 
+def test_a_tensor_that_its_data_cannot_be_put_into_is_not_written(on_disk: Path) -> None:
+    model = emitted(from_onnx(on_disk))
+    model.proto.graph.initializer[0].ClearField("raw_data")
+    with pytest.raises(ModelError, match="tensor 'a' has no place for its data") as refusal:
+        b"".join(model.serialised())
+    assert refusal.value.data == {"tensor": "a"}
+
+
 @pytest.mark.parametrize("opset", [None, 20])
 def test_a_model_on_disk_compiles_to_the_same_bytes(on_disk: Path, opset: int | None) -> None:
     before = set(Path(tempfile.gettempdir()).glob("prunec-*"))

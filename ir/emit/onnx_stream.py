@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from ..deferred import forget
+from ..errors import ModelError
 
 Piece = bytes | memoryview
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
@@ -40,11 +41,25 @@ Pieces = list[Piece | Pending]
 
 
 def pieces(model: onnx.ModelProto, tensors: Mapping[str, Any]) -> Pieces:
-    """The serialised ``model`` with the data of ``tensors``, by name, in its initialisers, which are empty in it."""
+    """The serialised ``model`` with the data of ``tensors``, by name, in its initialisers, which are empty in it.
+
+    Raises
+    ------
+    ModelError
+        The initialiser of such a tensor has no raw data, not even empty ones, so that nothing would be put in.
+    """
 
     def tensor(message: memoryview) -> Pieces:
-        name = onnx.TensorProto.FromString(bytes(message)).name
-        return _rewritten(message, _RAW_DATA, lambda _: [Pending(tensors[name])]) if name in tensors else [message]
+        found = onnx.TensorProto.FromString(bytes(message))
+        if found.name not in tensors:
+            return [message]
+        if not found.HasField("raw_data"):
+            raise ModelError(
+                f"writing the model: tensor {found.name!r} has no place for its data",
+                hint="this is a bug in prunec, nothing was written; please report it with the model",
+                tensor=found.name,
+            )
+        return _rewritten(message, _RAW_DATA, lambda _: [Pending(tensors[found.name])])
 
     def graph(message: memoryview) -> Pieces:
         return _rewritten(message, _INITIALIZER, tensor)
