@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from ..ir.emit import onnx_run
 from ..ir.emit.onnx_external import Emitted, open_as_written, open_session
 from ..ir.emit.onnx_run import limited
 from ..ir.errors import ModelError, PrunecError, UsageError, first_line
@@ -135,13 +136,9 @@ def declared_inputs(model: Session | Source) -> tuple[Input, ...]:
 
 def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Random data of one dtype; see :func:`feeds_for`."""
-    if dtype == np.bool_:
-        return np.asarray(rng.integers(0, 2, shape), dtype=np.bool_)
-    if dtype.kind in "iu":
-        return np.asarray(rng.integers(0, INTEGERS_BELOW, shape), dtype=dtype)
     if dtype.kind in "OSU":
         return np.full(shape, "", dtype=object)
-    return np.asarray(rng.standard_normal(shape), dtype=dtype)
+    return onnx_run.random_array(rng, shape, dtype, INTEGERS_BELOW)
 
 
 def _sized(item: Input, sizes: Mapping[str, Sequence[int]], batch: int, symbols: dict[str, int]) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from ..deferred import is_deferrable
 from ..errors import ModelError, PrunecError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
 from .onnx_external import Emitted, open_as_written, open_session
-from .onnx_run import limited
+from .onnx_run import limited, random_array
 
 Array = NDArray[Any]
 DOUBLE = False
@@ -288,7 +288,7 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
 def sample_inputs(graph: Graph, seed: int) -> list[Array]:
     """Random inputs of the example's sizes: floats normal, integers below the tables they point into, booleans."""
     rng = np.random.default_rng(seed)
-    return [_sample(rng, value, bound) for value, bound in _bounds(graph).items()]
+    return [random_array(rng, _shape(value), value.dtype, bound) for value, bound in _bounds(graph).items()]
 
 
 _SAME_NUMBERS = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
@@ -307,9 +307,7 @@ def _bounds(graph: Graph) -> dict[Value, int]:
     return {v: min(sizes, default=2) for v, sizes in rows.items()}
 
 
-def _sample(rng: np.random.Generator, value: Value, bound: int) -> Array:
+def _shape(value: Value) -> tuple[int, ...]:
     if value.shape is None:
         raise ModelError(f"input {value.name!r} is no tensor of known shape", hint="give example inputs")
-    floats = "float" in value.dtype
-    drawn = rng.standard_normal(value.shape) if floats else rng.integers(0, bound, value.shape)
-    return np.asarray(drawn).astype(value.dtype)
+    return value.shape

@@ -1,4 +1,7 @@
-"""Runs in ONNX Runtime that end: a model may loop for ever, so that a run is given so many seconds and no more."""
+"""Runs in ONNX Runtime that end: a model may loop for ever, so that a run is given so many seconds and no more.
+
+And random inputs for them.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,21 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import DTypeLike, NDArray
 
 from ..errors import ModelError, first_line
 
 LIMIT_S = 300.0
 """One run of the largest models takes tens of seconds on a slow processor."""
+
+
+def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: DTypeLike, below: int = 2) -> NDArray[Any]:
+    """Random numbers of one dtype: floats normal, integers from 0 and less than ``below``, fair booleans."""
+    kind = np.dtype(dtype)
+    drawn = rng.standard_normal(shape) if "float" in kind.name else rng.integers(0, below, shape)
+    return np.asarray(drawn).astype(kind)
 
 
 def limited(session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:

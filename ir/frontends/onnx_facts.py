@@ -25,7 +25,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.shape_inference import infer_shapes
 
 from ..arrays import is_float
-from ..emit.onnx_run import limited
+from ..emit.onnx_run import limited, random_array
 from ..errors import ModelError, first_line
 from ..graph import Shape
 from .onnx_file import Tensors, disguised, load_tensor, node_reads, subgraphs
@@ -374,9 +374,8 @@ def _run_for_shapes(
     for name in unknown:
         part.graph.node.append(helper.make_node("Shape", [name], [f"{name}/shape"]))
         part.graph.output.append(onnx.ValueInfoProto(name=f"{name}/shape"))
-    rng = np.random.default_rng(0)
     try:
-        feeds = {v.name: _random(rng, sizes[v.name], _dtype(v.type.tensor_type.elem_type)) for v in part.graph.input}
+        feeds = _feeds(part, sizes)
         found = limited(_session(part), None, feeds)
     except ModelError:
         raise
@@ -394,13 +393,18 @@ def runs(slim: ModelProto, stored: Tensors, folder: Path | None, sizes: Sizes) -
     part = _part(slim, slim.graph.node, {k: load_tensor(t, folder) for k, t in stored.items()})
     part.graph.input.extend(v for v in slim.graph.input if v.name in sizes)
     part.graph.output.extend(slim.graph.output)
-    rng = np.random.default_rng(0)
     try:
-        feeds = {v.name: _random(rng, sizes[v.name], _dtype(v.type.tensor_type.elem_type)) for v in part.graph.input}
+        feeds = _feeds(part, sizes)
         limited(_session(part), None, feeds)
     except Exception:  # the runtime's exceptions share no base class; what is wrong is said when the model is run
         return False
     return True
+
+
+def _feeds(part: ModelProto, sizes: Sizes) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    kinds = {v.name: _dtype(v.type.tensor_type.elem_type) for v in part.graph.input}
+    return {name: random_array(rng, sizes[name], kind) for name, kind in kinds.items()}
 
 
 def _needed(nodes: Sequence[NodeProto], wanted: Iterable[str]) -> list[NodeProto]:
@@ -411,7 +415,3 @@ def _needed(nodes: Sequence[NodeProto], wanted: Iterable[str]) -> list[NodeProto
             kept.append(node)
             names.update(node_reads(node))
     return kept[::-1]
-
-
-def _random(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
-    return (rng.standard_normal(shape) if "float" in dtype else rng.integers(0, 2, shape)).astype(dtype)
