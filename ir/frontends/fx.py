@@ -359,6 +359,8 @@ class _Reader:
             attrs = spelling.read(seen) if spelling.read else {}
         except Declined as declined:
             return OPAQUE, everything, {"why": str(declined)}
+        if spelling.op == "batch_norm" and arguments.get("training"):
+            return "batch_statistics", operands(arguments, spelling)[:3], attrs
         if spelling.op == "attention" and arguments.get("enable_gqa"):
             return self._grouped(arguments, everything, attrs)
         return spelling.op, operands(arguments, spelling), attrs

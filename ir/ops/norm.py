@@ -72,6 +72,27 @@ def weight_norm(site: Site) -> list[Axes]:
     return [list(direction)]
 
 
+def _all_but_channels(node: Node) -> Mapping[int, tuple[int, ...]]:
+    """All axes of the input but its second."""
+    rank = len(node.output.shape or ())
+    return {0: tuple(d for d in range(rank) if d != 1)}
+
+
+def _zero_channels(node: Node, at_dead: AtDead) -> bool:
+    """Zero beside the survivors of the normalised axes; along channels where the input is, unless there is a bias."""
+    unbiased = all(at_dead(v) for v in node.inputs[2:3] if v is not None)
+    return 1 not in at_dead.free(node.output) or (unbiased and at_dead(node.inputs[0]))
+
+
+@moves("batch_statistics", normalises=_all_but_channels, zero=_zero_channels)
+def batch_statistics(site: Site) -> list[Axes]:
+    """Batch normalisation by statistics of the batch itself (``B! c *!, c, c -> B c *``): of standardised weights."""
+    for axes in site.axes[1:]:
+        if axes:
+            site.atoms.unify(site.x[1], axes[0])
+    return [list(site.x)]
+
+
 def _last(node: Node) -> Mapping[int, tuple[int, ...]]:
     """The last axis of every operand."""
     shapes = [None if v is None else v.shape for v in node.inputs]

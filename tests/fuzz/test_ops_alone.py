@@ -23,6 +23,7 @@ TORCH = {
     "attention_grouped": "grouped_attention",
     "baddbmm": "baddbmm",
     "batch_norm": "batch_norm",
+    "batch_statistics": "linear_of_standardised_weights",
     "cat": "cat",
     "conv": "conv2d",
     "conv_transpose": "conv_transpose2d",

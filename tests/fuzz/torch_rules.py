@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +106,18 @@ def linear_of_normalised_weights(g: Maker, x: Val) -> None:
     o = g.width()
     v, m = g.parameter(o, x.width), g.parameter(o, 1)
     g.step(lambda net, t: F.linear(t, torch._weight_norm(net[v], net[m], 0)), x)
+
+
+@rule(VECTOR)
+def linear_of_standardised_weights(g: Maker, x: Val) -> None:
+    """Each row of a weight normalised by its own mean and variance, as a batch of one."""
+    o = g.width()
+    w, m = g.parameter(o, x.width), g.parameter(o)
+
+    def rows(net: Any) -> Tensor:
+        return F.batch_norm(net[w][None], None, None, net[m], training=True)[0]
+
+    g.step(lambda net, t: F.linear(t, rows(net)), x)
 
 
 @rule(IMAGE)

@@ -877,6 +877,28 @@ def weight_norms() -> Made:
 
 
 @case
+def standardised_weights() -> Made:
+    """As timm's ScaledStdConv2d has them."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        rows = F.batch_norm(m.w.reshape(1, 8, -1), None, None, weight=m.gain.view(-1), training=True, momentum=0.0)
+        return m.b(F.relu(F.conv2d(F.relu(m.a(x)), rows.reshape_as(m.w), padding=1)))  # type: ignore[no-any-return]
+
+    weights = {"w": nn.Parameter(torch.randn(8, 6, 3, 3)), "gain": nn.Parameter(torch.rand(8, 1, 1, 1) + 0.5)}
+    return Net(run, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(8, 4, 1), **weights), image()
+
+
+@case
+def statistics_of_the_batch() -> Made:
+    """Over tokens and channels, one statistic a token."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        return m.b(F.batch_norm(m.a(x), None, None, training=True))  # type: ignore[no-any-return]
+
+    return Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 4)), (torch.randn(3, 5, 6),)
+
+
+@case
 def repeated_by_the_batch() -> Made:
     def run(m: Any, x: Tensor) -> Tensor:
         return m.b(F.relu(m.a(x)) + m.slope.repeat(x.shape[0], 1))  # type: ignore[no-any-return]
