@@ -138,7 +138,7 @@ def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype
     """Random data of one dtype; see :func:`feeds_for`."""
     if dtype.kind in "OSU":
         return np.full(shape, "", dtype=object)
-    return onnx_run.random_array(rng, shape, dtype, INTEGERS_BELOW)
+    return onnx_run.random_array(rng, shape, dtype, below=INTEGERS_BELOW)
 
 
 def _sized(item: Input, sizes: Mapping[str, Sequence[int]], batch: int, symbols: dict[str, int]) -> tuple[int, ...]:

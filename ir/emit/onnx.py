@@ -206,10 +206,11 @@ def _rename_node(node: NodeProto, table: Mapping[str, str]) -> None:
 def batch_axes(graph: Graph) -> list[int | None]:
     """For each input the axis whose size is that of the batch, if it is dynamic.
 
-    States have it second: the symbol that an input has first stands for the batch everywhere.
+    States have it second: the symbol that an input has first stands for the batch everywhere, and so do those that the
+    reader found to be the batch.
     """
     declared = [_symbols(v) for v in graph.source["declared_inputs"]]
-    leading = {s[0] for v, s in zip(graph.inputs, declared, strict=True) if 0 in v.dynamic}
+    leading = {s[0] for v, s in zip(graph.inputs, declared, strict=True) if 0 in v.dynamic} | graph.source["batch"]
     axes = [[d for d in sorted(v.dynamic) if s[d] in leading] for v, s in zip(graph.inputs, declared, strict=True)]
     return [found[0] if found else None for found in axes]
 
@@ -286,16 +287,32 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
 
 
 def sample_inputs(graph: Graph, seed: int) -> list[Array]:
-    """Random inputs of the example's sizes: floats normal, integers below the tables they point into, booleans."""
+    """Random inputs of the example's sizes: floats normal, booleans, integers in their :func:`_ranges`."""
     rng = np.random.default_rng(seed)
-    return [random_array(rng, _shape(value), value.dtype, bound) for value, bound in _bounds(graph).items()]
+    return [random_array(rng, _shape(v), v.dtype, *bounds) for v, bounds in _ranges(graph).items()]
+
+
+def _ranges(graph: Graph) -> dict[Value, tuple[int, int]]:
+    """Where the integers of each input start and what they stay below.
+
+    They point into tables; or there is one for each example of the batch, and they say how much of it counts: no step
+    at all would leave nothing to compute with; anything else is 0 or 1.
+    """
+    rows = _rows(graph)
+    batches = dict(zip(graph.inputs, batch_axes(graph), strict=True))
+    steps = [(v.shape or ())[d] for v in graph.inputs for d in v.dynamic if d != batches[v]]
+    found = {v: (0, min(rows[v], default=2)) for v in graph.inputs}
+    for v in graph.inputs:
+        if steps and not rows[v] and batches[v] == 0 and len(v.shape or ()) == 1:
+            found[v] = ((min(steps) + 1) // 2, min(steps) + 1)
+    return found
 
 
 _SAME_NUMBERS = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 
-def _bounds(graph: Graph) -> dict[Value, int]:
-    """What the integers of each input must stay below: the rows of the tables that they point into, else 2."""
+def _rows(graph: Graph) -> dict[Value, list[int]]:
+    """How many rows the tables have that each input points into."""
     source = {v: v for v in graph.inputs}
     rows: dict[Value, list[int]] = {v: [] for v in graph.inputs}
     for node in graph.nodes:
@@ -304,7 +321,7 @@ def _bounds(graph: Graph) -> dict[Value, int]:
             source |= dict.fromkeys(node.outputs, source[read[0]])
         elif node.op in ("embedding", "index") and read[-1] in source:
             rows[source[read[-1]]] += [(read[0].shape or (2,))[d] for d in node.attrs.get("dims", (0,))]
-    return {v: min(sizes, default=2) for v, sizes in rows.items()}
+    return rows
 
 
 def _shape(value: Value) -> tuple[int, ...]:

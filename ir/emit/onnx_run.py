@@ -19,10 +19,12 @@ LIMIT_S = 300.0
 """One run of the largest models takes tens of seconds on a slow processor."""
 
 
-def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: DTypeLike, below: int = 2) -> NDArray[Any]:
-    """Random numbers of one dtype: floats normal, integers from 0 and less than ``below``, fair booleans."""
+def random_array(
+    rng: np.random.Generator, shape: Sequence[int], dtype: DTypeLike, least: int = 0, below: int = 2
+) -> NDArray[Any]:
+    """Random numbers of one dtype: floats normal, integers from ``least`` and less than ``below``, fair booleans."""
     kind = np.dtype(dtype)
-    drawn = rng.standard_normal(shape) if "float" in kind.name else rng.integers(0, below, shape)
+    drawn = rng.standard_normal(shape) if "float" in kind.name else rng.integers(least, below, shape)
     return np.asarray(drawn).astype(kind)
 
 

@@ -9,6 +9,7 @@ Start at :func:`from_onnx`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,18 +25,7 @@ from ..arrays import is_finite, is_float, to_numpy
 from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Shape, Value, values_in
 from ..opset import OPAQUE
-from .onnx_facts import (
-    LONGER,
-    OTHER,
-    Axes,
-    Facts,
-    Unfit,
-    check_given,
-    declaration,
-    element_type,
-    measure,
-    runs,
-)
+from .onnx_facts import Facts, Unfit, measure
 from .onnx_file import (
     Tensors,
     check,
@@ -64,8 +54,10 @@ from .onnx_names import (
     shape_of,
     spell,
 )
+from .onnx_sizes import Axes, check_given, declaration, element_type, listed
 from .onnx_tensors import AGAIN
 from .onnx_ties import is_tie, sizes_read, unshared, with_roles, without_unused
+from .onnx_trial import trial
 
 Array = NDArray[Any]
 
@@ -108,10 +100,10 @@ class _Reader:
         del self.slim.graph.node[:]
         self.slim.graph.node.extend(ordered)
         self.declared = [v for v in self.model.graph.input if v.name not in self.stored]
-        self.axes = Axes([d for v in self.declared if (d := declaration(v, given.get(v.name))) is not None])
-        check_given(self.axes.inputs, given)
-        self.axes.choose(given)
-        self._lengthen()
+        inputs = [d for v in self.declared if (d := declaration(v, given.get(v.name))) is not None]
+        check_given(inputs, given)
+        self.axes = Axes(inputs, given)
+        self._fit(model)
         self.env: dict[str, Value] = {}
         self.constants: dict[Value, Constant] = {}
         self.nodes: list[Node] = []
@@ -133,14 +125,26 @@ class _Reader:
 
     # ------------------------------------------------------------------ facts
 
-    def _lengthen(self) -> None:
-        """Longer inputs where the model runs on those and not on short ones."""
-        usual = [OTHER, *LONGER] if self.axes.lengths else []
-        for size in usual:
-            self.axes.longer(size)
-            if runs(self.slim, self.stored, self.path, self.axes.sizes(self.axes.example)):
-                return
-        self.axes.longer(OTHER)
+    def _fit(self, model: ModelProto) -> None:
+        """Other sizes where the model does not run on the usual ones.
+
+        Raises
+        ------
+        ModelError
+            The model crashes ONNX Runtime, whatever its sizes.
+        """
+        file = self.path if self.model is model else None
+        with trial(self.slim, self.stored, self.path, file, self.axes.given) as trying:
+            for chosen in self.axes.choices():
+                self.axes.use(chosen)
+                if trying.runs(self.axes.sizes()):
+                    return
+        self.axes.use(next(self.axes.choices()))
+        if trying.crash is not None:
+            raise ModelError(
+                f"running the model on {listed(self.axes.sizes())}: ONNX Runtime crashed ({trying.crash})",
+                hint="give example inputs that the model accepts",
+            )
 
     def _measure(self) -> None:
         """Facts for the example sizes and, where sizes are open, for others."""
@@ -338,9 +342,35 @@ class _Reader:
         """A constant target, unless more than one size would be left to the runtime."""
         out, copied = node.output, node.call["copied"]
         sizes = [None if d in out.dynamic else s for d, s in enumerate(shape_of(out))]
-        if 0 in sizes or sum(s is None and d not in copied for d, s in enumerate(sizes)) > 1:
+        if 0 in sizes:
+            return
+        if sum(s is None and d not in copied for d, s in enumerate(sizes)) > 1:
+            self._regroup(node)
             return
         node.call["inputs"][1] = self._literal(f"{node.name}_shape", reshape_target(sizes, copied))
+        node.call["attributes"].pop("allowzero", None)
+
+    def _regroup(self, node: Node) -> None:
+        """Several sizes that only the runtime knows, then fixed ones: ``(b*t c) -> b t (c) -> b t c``.
+
+        The first reshape takes the dynamic sizes from the target and leaves the rest to the runtime, so that it fits
+        however much of the rest is left; the second one names the rest and copies the others.
+        """
+        x, target = node.call["inputs"]
+        out, known, n = node.output, self._known(target), len(node.output.dynamic)
+        if known is None or out.dynamic != frozenset(range(n)) or any(s is not None for s in known[:n]):
+            return
+        shape = (*shape_of(out)[:n], math.prod(shape_of(out)[n:]))
+        last = self._literal(f"{node.name}_rest", [-1])
+        lead = self._cut(node, target, 0, n)
+        wanted = self._insert("Concat", f"{node.name}_lead", [lead, last], (n + 1,), "int64", axis=0)
+        if len(shape_of(out)) == n + 1:
+            node.call["inputs"][1] = wanted
+            node.call["explicit"] = True
+        else:
+            middle = self._insert("Reshape", f"{node.name}_grouped", [x, wanted], shape, out.dtype, out.dynamic)
+            node.call["inputs"][0], node.call["copied"] = middle, tuple(range(n))
+            self._retarget(node)
         node.call["attributes"].pop("allowzero", None)
 
     def _gather(self, node: Node) -> None:
@@ -438,12 +468,12 @@ class _Reader:
         dynamic: frozenset[int] = frozenset(),
         **attributes: Any,
     ) -> Value:
-        """A node of our own before the one being read; arithmetic on sizes unless it is an Expand."""
+        """A node of our own before the one being read; arithmetic on sizes unless it is an Expand or a Reshape."""
         out = Value(name, shape, dtype, dynamic)
         made = Node(self._unique(name), "fill", (), (out,), {}, op_type, new_call(op_type, inputs, **attributes))
         if op_type == "Shape":
             made.op, made.attrs = "size", {"dims": ()}
-        elif op_type == "Expand":
+        elif op_type in ("Expand", "Reshape"):
             made.call["explicit"] = True
             self._describe(made)
         self.nodes.append(made)
@@ -465,6 +495,7 @@ class _Reader:
             "declared_inputs": [_with_sizes(v, fixed) for v in self.declared],
             "declared_outputs": [_with_sizes(v, fixed) for v in graph.output],
             "fixed_sizes": fixed,
+            "batch": frozenset(self.axes.batch),
         }
 
 

@@ -1,6 +1,6 @@
 """What shapes imply: sizes for the open axes of an ONNX model, and all that follows from them.
 
-Shapes are never guessed.  Every axis that the model leaves open gets a size (:class:`Axes`); ONNX's shape inference,
+Shapes are never guessed.  Every axis that the model leaves open has a size (``onnx_sizes.py``); ONNX's shape inference,
 and an evaluation of whatever depends on sizes and literals alone, say the rest; what is then still unknown is measured
 by one run in ONNX Runtime.  The reader does all of it twice, with other sizes: what differs between the two is dynamic,
 what does not is a fact.
@@ -11,8 +11,7 @@ Start at :func:`measure`.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,138 +29,18 @@ from ..errors import ModelError, first_line
 from ..graph import Shape
 from .onnx_file import Tensors, disguised, load_tensor, node_reads, subgraphs
 from .onnx_names import DEFAULT_DOMAINS, NAMES, kind_of
-from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of, dtype_of
+from .onnx_sizes import Sizes, numpy_name
+from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of
 
 Array = NDArray[Any]
 
-BATCH, SPATIAL, OTHER = 2, 224, 16
-LONGER = (128, 1024, 16384)
-"""Sizes of axes that the model leaves open: the first, height and width of a 4-D input, any other, which may be too
-short for the model; it is tried with longer ones then."""
-
-_STEPS = {BATCH: 1, SPATIAL: 32, OTHER: 8}
 _LARGEST_FACT = 1 << 22
 _LARGEST_VALUE = 1 << 30
-_LARGEST_TRIAL = 1 << 28
 _ROUNDS = 32
 _DATA_DEPENDENT = frozenset(
     "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout If Loop Scan "
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split()
 )
-
-
-# ---------------------------------------------------------------------- sizes of the inputs
-
-Sizes = dict[str, Shape]
-
-
-@dataclass(frozen=True)
-class Declared:
-    """An input as the model declares it; an axis of open size has a symbol."""
-
-    name: str
-    dtype: str
-    axes: tuple[int | str, ...]
-
-
-def declaration(value: onnx.ValueInfoProto, example: Array | None) -> Declared | None:
-    """An input as it is declared; None for what is no tensor."""
-    kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type"):
-        return None
-    if not kind.HasField("shape") and example is None:
-        raise ModelError(f"input {value.name!r} declares no shape", hint="give example inputs", input=value.name)
-    axes = [d.dim_value if d.dim_value > 0 else d.dim_param for d in kind.shape.dim]
-    if not kind.HasField("shape") and example is not None:
-        axes = [""] * example.ndim
-    return Declared(value.name, _dtype(kind.elem_type), tuple(a or f"{value.name}.{d}" for d, a in enumerate(axes)))
-
-
-def _dtype(elem_type: int) -> str:
-    """A numpy dtype's name; ``str`` for text, since ``object`` is what is no tensor."""
-    return "str" if elem_type == TensorProto.STRING else str(dtype_of(elem_type, "a value"))
-
-
-def element_type(dtype: str) -> int:
-    """ONNX's number for a dtype's name: the inverse of what values are given."""
-    return TensorProto.STRING if dtype == "str" else int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-@dataclass
-class Axes:
-    """Sizes for the symbols of the inputs: an example, and a second one where the symbols differ."""
-
-    inputs: list[Declared]
-    example: dict[str, int] = field(default_factory=dict)
-    other: dict[str, int] = field(default_factory=dict)
-    lengths: list[str] = field(default_factory=list)
-
-    def choose(self, given: Mapping[str, Array]) -> None:
-        """Give every symbol its two sizes."""
-        leading = {x.axes[0] for x in self.inputs if x.axes}
-        for x in self.inputs:
-            for d, symbol in enumerate(x.axes):
-                if isinstance(symbol, str) and symbol not in self.example:
-                    usual = BATCH if symbol in leading else SPATIAL if len(x.axes) == 4 and d > 1 else OTHER
-                    wanted = given[x.name].shape[d] if x.name in given else usual
-                    self.example[symbol] = max(wanted, BATCH) if symbol in leading else wanted
-                    self.other[symbol] = self.example[symbol] + _STEPS[usual]
-                    if usual == OTHER and x.name not in given:
-                        self.lengths.append(symbol)
-        for symbol in [s for s in self.lengths if not s.isidentifier()]:
-            self._compute(symbol)
-        self.leading = leading
-
-    def _compute(self, symbol: str) -> None:
-        """A symbol may be a sum of others (``past + sequence``); it then has the size that this says."""
-        for sizes in (self.example, self.other):
-            sizes[symbol] = total(symbol, sizes) or sizes[symbol]
-
-    def longer(self, size: int) -> None:
-        """Give lengths that nobody chose the size ``size``: audio has more samples than a text has words."""
-        for symbol in self.lengths:
-            self.example[symbol], self.other[symbol] = size, size + size // 2
-        for symbol in [s for s in self.lengths if not s.isidentifier()]:
-            self._compute(symbol)
-
-    def attempts(self) -> Iterator[dict[str, int]]:
-        """Second sizes to try: all symbols differ, or the leading ones alone."""
-        if self.example:
-            yield self.other
-        if self.example and set(self.example) - self.leading:
-            yield {s: self.other[s] if s in self.leading else n for s, n in self.example.items()}
-
-    def sizes(self, symbols: Mapping[str, int]) -> Sizes:
-        """The shapes of the inputs once symbols have sizes."""
-        return {x.name: tuple(symbols[a] if isinstance(a, str) else a for a in x.axes) for x in self.inputs}
-
-
-def total(text: str, sizes: Mapping[str, int]) -> int | None:
-    """The size that a sum of symbols and numbers says; None for any other text."""
-    found = 0
-    for sign, term in re.findall(r"([+-]?)\s*([^+-]+)", text):
-        size = int(term) if term.strip().isdecimal() else sizes.get(term.strip())
-        if size is None:
-            return None
-        found += -size if sign == "-" else size
-    return found
-
-
-def check_given(inputs: Sequence[Declared], given: Mapping[str, Array]) -> None:
-    """Refuse example inputs that the model does not declare."""
-    known = {x.name: x for x in inputs}
-    for name, array in given.items():
-        if name not in known:
-            raise ModelError(f"the model has no input {name!r}", hint=f"inputs: {', '.join(known)}", input=name)
-        axes = known[name].axes
-        if len(axes) != array.ndim or any(
-            isinstance(a, int) and a != n for a, n in zip(axes, array.shape, strict=True)
-        ):
-            raise ModelError(
-                f"example input {name!r} has shape {list(array.shape)}, the model declares {list(axes)}",
-                hint="give an input of the declared shape",
-                input=name,
-            )
 
 
 # ---------------------------------------------------------------------- measuring
@@ -241,7 +120,7 @@ def _infer(model: ModelProto, facts: Facts, strict: bool) -> None:
     for value in (*graph.value_info, *graph.input, *graph.output):
         kind = value.type.tensor_type
         if kind.elem_type:
-            facts.dtypes[value.name] = _dtype(kind.elem_type)
+            facts.dtypes[value.name] = numpy_name(kind.elem_type)
         elif value.type.WhichOneof("value") not in (None, "tensor_type"):
             facts.dtypes[value.name] = "object"
         if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
@@ -313,7 +192,7 @@ def _computed(model: ModelProto, ready: Sequence[NodeProto], facts: Facts) -> di
             nodes.append(node)
     read = {i for n in nodes for i in n.input}
     constants = {k: a for k, a in {**facts.values, **found}.items() if k in read}
-    part = _part(model, nodes, constants)
+    part = part_of(model, nodes, constants)
     names = [o for n in nodes for o in n.output if o]
     part.graph.output.extend(onnx.ValueInfoProto(name=o) for o in names)
     if not names:
@@ -346,7 +225,8 @@ def _size(node: NodeProto, shape: Shape) -> Array:
     return np.asarray(shape[bounds.get("start", 0) : bounds.get("end", len(shape))], np.int64)
 
 
-def _part(model: ModelProto, nodes: Iterable[NodeProto], constants: Mapping[str, Array]) -> ModelProto:
+def part_of(model: ModelProto, nodes: Iterable[NodeProto], constants: Mapping[str, Array]) -> ModelProto:
+    """A model of some of the nodes of ``model``, without inputs and outputs."""
     part = ModelProto(ir_version=model.ir_version)
     part.opset_import.extend(model.opset_import)
     part.graph.name = "part"
@@ -369,7 +249,7 @@ def _run_for_shapes(
     nodes = _needed(slim.graph.node, unknown)
     read = {name for n in nodes for name in node_reads(n)}
     weights = {k: load_tensor(t, folder) for k, t in stored.items() if k in read}
-    part = _part(slim, nodes, weights)
+    part = part_of(slim, nodes, weights)
     part.graph.input.extend(v for v in slim.graph.input if v.name in sizes and v.name in read)
     for name in unknown:
         part.graph.node.append(helper.make_node("Shape", [name], [f"{name}/shape"]))
@@ -384,26 +264,9 @@ def _run_for_shapes(
     return {name: tuple(int(n) for n in shape) for name, shape in zip(unknown, found, strict=True)}
 
 
-def runs(slim: ModelProto, stored: Tensors, folder: Path | None, sizes: Sizes) -> bool:
-    """Whether ONNX Runtime runs the model on inputs of ``sizes``; granted to a large one, denied to large inputs."""
-    if sum(math.prod(t.dims) for t in stored.values()) > _LARGEST_TRIAL:
-        return True
-    if sum(map(math.prod, sizes.values())) > _LARGEST_FACT:
-        return False
-    part = _part(slim, slim.graph.node, {k: load_tensor(t, folder) for k, t in stored.items()})
-    part.graph.input.extend(v for v in slim.graph.input if v.name in sizes)
-    part.graph.output.extend(slim.graph.output)
-    try:
-        feeds = _feeds(part, sizes)
-        limited(_session(part), None, feeds)
-    except Exception:  # the runtime's exceptions share no base class; what is wrong is said when the model is run
-        return False
-    return True
-
-
 def _feeds(part: ModelProto, sizes: Sizes) -> dict[str, Array]:
     rng = np.random.default_rng(0)
-    kinds = {v.name: _dtype(v.type.tensor_type.elem_type) for v in part.graph.input}
+    kinds = {v.name: numpy_name(v.type.tensor_type.elem_type) for v in part.graph.input}
     return {name: random_array(rng, sizes[name], kind) for name, kind in kinds.items()}
 
 

@@ -293,6 +293,8 @@ def _silent(activations: Sequence[str], directions: int) -> bool:
 
 def _reshape(a: Arguments) -> dict[str, Any]:
     sizes = _result_sizes(a)
+    if a.get("explicit"):
+        return {"shape": sizes}
     integers(a, 1)
     rest = [d for d, s in enumerate(sizes) if s is None and d not in a.get("copied", ())]
     if len(rest) > 1:
@@ -542,6 +544,8 @@ Put = Callable[[Graph, Node, Mapping[str, Any]], tuple[str, Arguments]]
 
 
 def _reshape_back(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
+    if node.call.get("explicit"):
+        return node.kind, node.call  # it leaves what may change to the runtime
     target = reshape_target(changed["shape"], node.call.get("copied", ()))
     return _with_input(graph, node, 1, target, "shape", allowzero=None, shape=None)
 

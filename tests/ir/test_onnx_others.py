@@ -14,7 +14,7 @@ from prunec.ir.analysis import analyse
 from prunec.ir.emit.onnx import batch_axes, emit, run
 from prunec.ir.errors import VerificationError
 from prunec.ir.frontends.onnx import from_onnx
-from prunec.ir.frontends.onnx_facts import total
+from prunec.ir.frontends.onnx_sizes import total
 from prunec.passes import verify
 from prunec.passes.difference import decisions
 from prunec.passes.rewrite import eliminate

@@ -1,0 +1,172 @@
+"""Does ONNX Runtime run a model, at which sizes of its open axes?  Asked of another process.
+
+Some models crash the runtime, or loop for ever, at inputs that are too small for them or because the file is hostile.
+One worker serves the whole program; it is started when it is first needed, and again after a crash.  Where no process
+can be started nothing is learned, and the model counts as one that runs.  Start at :func:`trial`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from ..errors import first_line
+from .onnx_facts import part_of
+from .onnx_file import Tensors, load_tensor
+from .onnx_sizes import Sizes
+
+Array = NDArray[Any]
+
+LIMIT_S = 60.0
+"""A trial that takes longer counts as one that failed."""
+
+_LARGEST_INPUTS = 1 << 22
+_LARGEST_MODEL, _LARGE_MODEL = 1 << 28, 1 << 24
+_WORKER = Path(__file__).with_name("onnx_trial_worker.py")
+
+
+class Crashed(Exception):
+    """The process that ran the model ended, or did not answer in time."""
+
+
+class _Worker:
+    """The process, and one conversation with it at a time."""
+
+    current: ClassVar[_Worker | None] = None
+    lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            text=True,
+        )
+        self.owner = os.getpid()
+
+    @classmethod
+    def asked(cls, question: Mapping[str, Any]) -> str | None:
+        """What the worker answers: None where the model ran, else what went wrong."""
+        with cls.lock:
+            if cls.current is None or cls.current.owner != os.getpid() or cls.current.process.poll() is not None:
+                cls.current = cls()
+            return cls.current._ask(question)
+
+    @classmethod
+    def stop(cls) -> None:
+        with cls.lock:
+            worker, cls.current = cls.current, None
+        if worker is not None and worker.owner == os.getpid():
+            worker._end()
+
+    def _ask(self, question: Mapping[str, Any]) -> str | None:
+        write, read = self.process.stdin, self.process.stdout
+        assert write is not None and read is not None
+        try:
+            write.write(json.dumps(question) + "\n")
+            write.flush()
+            answer = read.readline() if self._answers(read) else ""
+        except OSError:
+            answer = ""
+        if answer:
+            why: str | None = json.loads(answer)["why"]
+            return why
+        raise Crashed(self._cause())
+
+    def _answers(self, pipe: Any) -> bool:
+        if os.name == "nt":
+            return True  # select knows no pipes there; a worker that loops is ended with the program
+        return bool(select.select([pipe], [], [], LIMIT_S)[0])
+
+    def _cause(self) -> str:
+        """How the process ended."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(1.0)
+            self._end()
+            return signal.strsignal(-code) or f"signal {-code}" if code < 0 else f"exit code {code}"
+        self._end()
+        return f"no answer within {LIMIT_S:g} s"
+
+    def _end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+
+atexit.register(_Worker.stop)
+
+
+class Trial:
+    """A model in a file, tried at one choice of sizes after the other; without a file it counts as one that runs."""
+
+    def __init__(self, model: Path | None, examples: Path | None = None) -> None:
+        self.model, self.examples = model, examples
+        self.crash: str | None = None
+
+    def runs(self, sizes: Sizes) -> bool:
+        """Whether the model runs on inputs of ``sizes``; ``crash`` says how the runtime ended where it crashed."""
+        if self.model is None:
+            return True
+        if sum(map(math.prod, sizes.values())) > _LARGEST_INPUTS:
+            return False
+        question = {
+            "model": str(self.model.resolve()),
+            "sizes": sizes,
+            "examples": None if self.examples is None else str(self.examples),
+        }
+        try:
+            return _Worker.asked(question) is None
+        except Crashed as ended:
+            self.crash = self.crash or first_line(ended)
+            return False
+        except OSError:  # no process can be started: nothing is known
+            return True
+
+
+@contextmanager
+def trial(
+    slim: ModelProto, stored: Tensors, path: Path | None, file: Path | None, given: Mapping[str, Array]
+) -> Iterator[Trial]:
+    """The model whose tensors are ``stored``, ready to be tried.
+
+    ``file`` holds that very model, where there is one; ``path`` is what external tensors lie beside.
+    """
+    if sum(math.prod(t.dims) for t in stored.values()) > _LARGEST_MODEL:
+        yield Trial(None)
+        return
+    with TemporaryDirectory(prefix="prunec-") as folder:
+        if file is None:
+            file = Path(folder, "model.onnx")
+            weights = {name: load_tensor(tensor, path) for name, tensor in stored.items()}
+            whole = part_of(slim, slim.graph.node, weights)
+            whole.graph.input.extend(v for v in slim.graph.input if v.name not in stored)
+            whole.graph.output.extend(slim.graph.output)
+            file.write_bytes(whole.SerializeToString())
+        examples = None
+        if plain := {k: x for k, x in given.items() if x.dtype.kind in "biuf"}:
+            examples = Path(folder, "examples.npz")
+            np.savez(examples, **plain)  # type: ignore[arg-type]
+        yield Trial(file, examples)
+        if sum(math.prod(t.dims) for t in stored.values()) > _LARGE_MODEL:
+            _Worker.stop()  # it holds the weights

@@ -1,0 +1,153 @@
+"""Sizes that a model leaves open: what is tried where it does not run on the usual ones, and models that crash."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+import prunec
+from prunec.ir.emit.onnx import batch_axes, run, sample_inputs
+from prunec.ir.errors import ModelError
+from prunec.ir.frontends import onnx_trial
+from prunec.ir.frontends.onnx import from_onnx
+from prunec.ir.frontends.onnx_sizes import Axes, Declared
+
+from .test_onnx_frontend import HEAD, LINEAR, between, build, compact, ints, node, weight
+
+
+def shapes(model: ModelProto) -> dict[str, tuple[int, ...] | None]:
+    return {v.name: v.shape for v in from_onnx(model).inputs}
+
+
+def test_a_batch_of_one() -> None:
+    """The batch is declared open, and a reshape holds a one."""
+    nodes = [*HEAD, node("Reshape", "h flat", "f"), node("MatMul", "f w", "y")]
+    weights = {"w1": weight(8, 3, 3, 3), "flat": ints(1, 128), "w": weight(128, 4)}
+    model = build(nodes, weights, {"x": ("N", 3, 4, 4)})
+    assert shapes(model) == {"x": (1, 3, 4, 4)}
+    small = prunec.compile(model, ratio=0.5, measure=False)
+    assert small.report["units"]["removed"]
+    assert small.onnx.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1, "other batches do not run"
+
+
+def test_an_example_with_a_batch_of_one_is_believed_where_two_do_not_run() -> None:
+    nodes = [*HEAD, node("Reshape", "h flat", "f"), node("MatMul", "f w", "y")]
+    weights = {"w1": weight(8, 3, 3, 3), "flat": ints(1, 128), "w": weight(128, 4)}
+    model = build(nodes, weights, {"x": ("N", 3, 4, 4)})
+    graph = from_onnx(model, {"x": np.zeros((1, 3, 4, 4), np.float32)})
+    assert graph.inputs[0].shape == (1, 3, 4, 4)
+    free = from_onnx(between(node("Relu", "h", "t")), {"x": np.zeros((1, 3, 8, 8), np.float32)})
+    assert free.inputs[0].shape == (2, 3, 8, 8), "a batch of one would look like any axis of one"
+
+
+def test_images_of_a_certain_height() -> None:
+    """Text in a line is 32 pixels high: the network leaves one row, which is squeezed."""
+    nodes = [
+        node("Conv", "x w1", "a", strides=[32, 4]),
+        node("Relu", "a", "b"),
+        node("Squeeze", "b two", "c"),
+        node("Conv", "c w2", "y"),
+    ]
+    model = build(nodes, {"w1": weight(8, 3, 32, 4), "w2": weight(4, 8, 1), "two": ints(2)}, {"x": ("N", 3, "H", "W")})
+    assert shapes(model) == {"x": (2, 3, 32, 32)}
+    compact(model, units=8)
+
+
+def test_states_whose_batch_has_no_name() -> None:
+    nodes = [
+        node("LSTM", "x w r _ _ h c", "a p q", hidden_size=6),
+        node("ReduceSum", "p at", "b", keepdims=0),
+        node("MatMul", "first f", "d"),
+        node("Add", "b d", "y"),
+    ]
+    weights = {"w": weight(1, 24, 12), "r": weight(1, 24, 6), "at": ints(0), "f": weight(2, 6)}
+    inputs: dict[str, Any] = {"first": (None, 2), "x": (16, None, 12), "h": (1, None, 6), "c": (1, None, 6)}
+    model = build(nodes, weights, inputs)
+    assert shapes(model) == {"first": (2, 2), "x": (16, 2, 12), "h": (1, 2, 6), "c": (1, 2, 6)}
+    assert batch_axes(from_onnx(model)) == [0, 1, 1, 1]
+    assert prunec.compile(model, ratio=0.5).report["latency_ms"] is not None
+
+
+def test_choices_depart_from_what_is_usual_step_by_step() -> None:
+    axes = Axes([Declared("x", "float32", ("N", 3, "H", "W")), Declared("t", "int64", ("N", "L"))], {})
+    choices = list(axes.choices())
+    assert choices[0] == {"batch": 2, "space": 224, "length": 16}
+    assert len({tuple(sorted(c.items())) for c in choices}) == len(choices)
+    assert {"batch": 1, "space": 224, "length": 16} in choices[1:4]
+
+
+def test_dense_layers_over_steps_as_keras_has_them() -> None:
+    """``(b t) c -> b t c``: two sizes that only the runtime knows."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s lead", "bt", axis=0),
+        node("Reshape", "x flat", "f"),
+        node("MatMul", "f w1", "a"),
+        node("Concat", "bt c", "t1", axis=0),
+        node("Reshape", "a t1", "b"),
+        node("Relu", "b", "h"),
+        node("Reshape", "h rows", "g"),
+        node("MatMul", "g w2", "q"),
+        node("Concat", "bt heads", "t2", axis=0),
+        node("Reshape", "q t2", "q4"),
+        node("ReduceMean", "q4 last", "y", keepdims=0),
+    ]
+    weights = {"w1": weight(12, 10), "w2": weight(10, 6), "lead": ints(0, 1), "flat": ints(-1, 12), "last": ints(3)}
+    weights |= {"c": ints(10), "rows": ints(-1, 10), "heads": ints(3, 2)}
+    compact(build(nodes, weights, LINEAR), units=12)
+
+
+# ---------------------------------------------------------------------- models that crash
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals end a program there")
+def test_a_model_that_crashes_the_runtime_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, worker = tmp_path / "model.onnx", tmp_path / "worker.py"
+    model = between(node("Relu", "h", "t"))
+    onnx.save(model, path)
+    worker.write_text("import os, signal, sys\nsys.stdin.readline()\nos.kill(os.getpid(), signal.SIGFPE)\n")
+    with monkeypatch.context() as patched:
+        onnx_trial._Worker.stop()
+        patched.setattr(onnx_trial, "_WORKER", worker)
+        for source in (model, path):
+            with pytest.raises(ModelError, match=r"on x: \[2, 3, 8, 8\]: ONNX Runtime crashed \(Floating") as caught:
+                from_onnx(source)
+            assert "example inputs" in caught.value.hint
+    assert from_onnx(model).nodes, "a worker is there again"
+
+
+def test_without_another_process_a_model_counts_as_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx_trial._Worker.stop()
+    monkeypatch.setattr(onnx_trial, "_WORKER", Path("no such file"))
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    assert shapes(between(node("Relu", "h", "t"))) == {"x": (2, 3, 8, 8)}
+
+
+def test_a_trial_that_takes_too_long_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_trial, "LIMIT_S", 0.0)
+    onnx_trial._Worker.stop()
+    with pytest.raises(ModelError, match="no answer within 0 s"):
+        from_onnx(between(node("Relu", "h", "t")))
+
+
+# ---------------------------------------------------------------------- sample inputs
+
+
+def test_lengths_of_examples_are_lengths() -> None:
+    """What is as long as the batch and points nowhere counts steps: none would leave nothing to compute with."""
+    nodes = [node("LSTM", "x w r _ lens", "a", hidden_size=6), node("MatMul", "a v", "y")]
+    weights = {"w": weight(1, 24, 12), "r": weight(1, 24, 6), "v": weight(6, 4)}
+    model = build(nodes, weights, {"x": ("T", "N", 12)})
+    model.graph.input.append(helper.make_tensor_value_info("lens", TensorProto.INT32, ["N"]))
+    graph = from_onnx(model)
+    for seed in range(3):
+        x, lens = sample_inputs(graph, seed)
+        assert lens.min() >= 1
+        assert lens.max() <= x.shape[0]
+    run(graph, [x, lens])
