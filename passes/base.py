@@ -22,6 +22,7 @@ import dataclasses
 import types
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -31,6 +32,7 @@ from .target import Target
 
 Kind = Literal["rewrite", "analysis", "criterion", "planner"]
 
+Progress = Callable[[str, str], None]
 
 @dataclass
 class State:
@@ -39,7 +41,8 @@ class State:
     ``dense`` is the canonical source and stays as it is; ``graph`` is what rewrites replace.  ``facts`` holds the
     results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``inference`` is
     the graph after rewrites that are only right for inference, None while there were none.  ``context`` is what the
-    caller hands in: ``loss``, for gradient criteria.  ``notes`` are lines for the report.
+    caller hands in: ``loss``, for gradient criteria.  ``notes`` are lines for the report.  ``tell`` gets the name of a
+    pass that takes long, and which part of its work starts.
     """
 
     dense: Graph
@@ -51,6 +54,7 @@ class State:
     context: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    tell: Progress = lambda stage, detail: None
     @property
     def deployed(self) -> Graph:
         """The graph that runs at inference."""

@@ -385,6 +385,21 @@ def test_drawings_and_scores_that_make_no_sense(
     onnx.save(layers(3, 4, 2), "net.onnx")
     (tmp_path / "groups.svg").write_text("the source")
     assert run("analyze", *arguments) == 2
+def test_progress_names_passes_and_the_parts_of_the_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI")
+    onnx.save(layers(3, 32, 2), "net.onnx")
+    assert compile_(tmp_path, "net.onnx") == 0
+    told = [line.removeprefix("prunec: ") for line in capsys.readouterr().err.splitlines()]
+    proof = ["verify", "verify with the model's own weights", "verify with random weights"]
+    passes = ["groups", "score", "plan", "eliminate", "fold", *proof]
+    assert told == [
+        *("load net.onnx", "read net.onnx"), *passes, "emit", "verify onnx", "emit dense", "measure",
+        f"write {tmp_path / 'o.onnx'}",
+    ]  # fmt: skip
+
+
     assert message in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["groups.svg", "net.onnx"]
 
