@@ -103,6 +103,50 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_pair_with_a_missing_file() -> None:
+@pytest.mark.parametrize("output", ["b.txt", "b.pt2", "b", "b.onnx.txt"])
+def test_an_output_of_another_kind_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.delenv("CI")
+    assert run("compile", "absent.onnx", "-o", output) == 2
+    assert capsys.readouterr().err == (
+        f"prunec: error: --output {output} is no kind of model that prunec writes\n"
+        "hint: give a name that ends in .onnx\n"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_output_may_be_in_capitals(tmp_path: Path) -> None:
+    onnx.save(layers(3, 8, 2), "net.onnx")
+    assert compile_(tmp_path, "net.onnx", "--no-verify", output="HALF.ONNX") == 0
+    assert (tmp_path / "HALF.ONNX").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--target", "ort-gpu"], "did you mean 'ort-cpu'"),
+        (["--print-after", "elimnate"], "did you mean 'eliminate'"),
+        (["-p", "scor{method=l1}"], "did you mean 'score'? known passes: "),
+        (["-p", "score{metod=l1}"], "did you mean 'method'? options: method, normalize, per"),
+        (["-p", "score{normalize=meen}"], "did you mean 'mean' or 'median'? expected one of median, "),
+        (["-p", "score{method=lapm},plan,eliminate"], "did you mean 'lamp'? known: bn_gamma, "),
+        (["--recipe", "half.tml"], "did you mean 'half.toml'? give the path of a .toml file"),
+        (["--recipe", "keys.toml"], "did you mean 'include'? keys: description, "),
+        (["--recipe", "half.toml"], "did you mean 'method'? keys in this [[pass]]: name, method"),
+        (["--input", "X1:2x3"], "did you mean 'x'? inputs: x"),
+    ],
+)
+def test_what_is_nearly_right_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
+) -> None:
+    onnx.save(layers(3, 8, 2), "net.onnx")
+    (tmp_path / "half.toml").write_text('[[pass]]\nname = "score"\nmetod = "l1"\n')
+    (tmp_path / "keys.toml").write_text('inclode = ["half.toml"]\n')
+    assert compile_(tmp_path, "net.onnx", *arguments) == 2
+    assert f"hint: {hint}" in capsys.readouterr().err
+
+
     assert run("verify", "a.onnx", "b.onnx") == 3
     assert run("bench", "a.onnx", "b.onnx") == 3
 
@@ -203,16 +247,27 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
 # ---------------------------------------------------------------------- files that would be overwritten
 
 
-@pytest.mark.parametrize("written", [["-o", "m.data"], ["-o", "o.onnx", "--report", "m.data"], ["-o", "m"]])
+@pytest.mark.parametrize(
+    ("tensors", "written"),
+    [
+        ("m.onnx", ["-o", "m.onnx"]),
+        ("m.data", ["-o", "o.onnx", "--report", "m.data"]),
+        ("m.onnx.data", ["-o", "m.onnx"]),
+    ],
+)
 def test_the_tensors_of_the_source_are_not_overwritten(
-    written: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tensors: str,
+    written: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    onnx.save(linear(width=32), "a.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
-    held = Path("m.data").read_bytes()
+    onnx.save(linear(width=32), "a.onnx", save_as_external_data=True, location=tensors, size_threshold=0)
+    held = Path(tensors).read_bytes()
     assert run("compile", "a.onnx", *written) == 2
-    assert "is the file of the tensors of a.onnx (m.data)" in capsys.readouterr().err
-    assert Path("m.data").read_bytes() == held
+    assert f"is the file of the tensors of a.onnx ({tensors})" in capsys.readouterr().err
+    assert Path(tensors).read_bytes() == held
 
 
 @pytest.mark.parametrize(
