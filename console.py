@@ -241,6 +241,7 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"verify   {verify_text(report['verify'])}"
     if report.get("copies") is not None:
         yield f"copies   {counted(report['copies'], 'node')} only moving data, beyond the dense model's"
+        yield from _norm_tied_lines(report["verify"] or {})
     costs = report.get("opaque_ops") or {}
     yield from (f"opaque   {op}: not known, {counted(cost, 'unit')} pinned" for op, cost in costs.items() if cost)
     if free := [op for op, cost in costs.items() if not cost]:
@@ -251,6 +252,15 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
 
 def verify_text(found: Mapping[str, Any] | None) -> str:
     """One line on a verification: ``ok, max relative error 2.1e-07``."""
+def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
+    if tied := verify.get("norm_tied"):
+        units = counted(tied, "unit")
+        yield (
+            f"verify   {units} under norms, softmax or means over channels: removing is not zeroing there, "
+            "so the masked model's statistics are those of what survives"
+        )
+
+
     if not found or found.get("max_rel_err") is None:
         return "not run"
     verdict = "FAILED" if found.get("ok") is False else "ok"

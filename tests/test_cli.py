@@ -342,7 +342,12 @@ def test_the_package_hands_on_names_lazily() -> None:
 
 
 def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    report = {
+def shown_report(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    console.show_report(report, "a -> b")
+    return capsys.readouterr().out
+
+
+    report: dict[str, Any] = {
         "params": {"dense": 25_557_032, "compact": 8_100_000, "ratio": 0.317},
         "macs": {"dense": 4.09e9, "compact": 1.2e9, "ratio": 0.293},
         "size_bytes": {"dense": 102_000_000, "compact": 32_000_000, "ratio": 0.314},
@@ -352,8 +357,13 @@ def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.Cap
         "opaque_ops": {"my::op[x]": 12},
         "notes": ["nothing was pruned", "a note with [brackets] " + "x" * 150],
     }
-    console.show_report(report, "a -> b")
-    shown = capsys.readouterr().out
+    tied = (
+        "verify   384 units under norms, softmax or means over channels: removing is not zeroing there, so the masked "
+    )
+    assert tied not in shown_report(report, capsys)
+    report["verify"]["norm_tied"] = 384
+    assert tied + "model's statistics are those of what survives\n" in shown_report(report, capsys)
+    shown = shown_report(report, capsys)
     for part in ("25.56 M", "4.09 G", "102.00 MB", "41.2 ms", "0.362", "ok, max relative error 3.2e-07", "my::op[x]"):
         assert part in shown
     assert "note     nothing was pruned" in shown
