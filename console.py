@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .ir.words import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -239,9 +241,9 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"units    {units.get('removed', 0):,} of {units.get('total', 0):,} removed{pinned}"
     if "verify" in report:
         yield f"verify   {verify_text(report['verify'])}"
+        yield from _norm_tied_lines(report["verify"] or {})
     if report.get("copies") is not None:
         yield f"copies   {counted(report['copies'], 'node')} only moving data, beyond the dense model's"
-        yield from _norm_tied_lines(report["verify"] or {})
     costs = report.get("opaque_ops") or {}
     yield from (f"opaque   {op}: not known, {counted(cost, 'unit')} pinned" for op, cost in costs.items() if cost)
     if free := [op for op, cost in costs.items() if not cost]:
@@ -250,8 +252,6 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"note     {note}"
 
 
-def verify_text(found: Mapping[str, Any] | None) -> str:
-    """One line on a verification: ``ok, max relative error 2.1e-07``."""
 def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
     if tied := verify.get("norm_tied"):
         units = counted(tied, "unit")
@@ -261,6 +261,8 @@ def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def verify_text(found: Mapping[str, Any] | None) -> str:
+    """One line on a verification: ``ok, max relative error 2.1e-07``."""
     if not found or found.get("max_rel_err") is None:
         return "not run"
     verdict = "FAILED" if found.get("ok") is False else "ok"
@@ -268,11 +270,6 @@ def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
     where = f" ({', '.join(map(str, checked))})" if isinstance(checked, (list, tuple)) and checked else ""
     rounding = ", which float32 rounding explains" if found.get("rounding") else ""
     return f"{verdict}, max relative error {found['max_rel_err']:.1e}{rounding}{where}"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 unit``, ``2,000 units``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def quantity(key: str, value: float | None) -> str:

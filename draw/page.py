@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..console import counted, opaque_lines, pin_text, quantity, spread_text
+from ..console import opaque_lines, pin_text, quantity, spread_text
 from ..findings import SPREAD
+from ..ir.words import counted
 from .blocks import Picture
 from .markup import Element, as_html, tag
 from .svg import STYLE, colour, drawing

@@ -28,11 +28,12 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from ..ir.errors import UsageError
 from ..ir.graph import Graph
+from ..ir.words import did_you_mean
 from .target import Target
 
 Kind = Literal["rewrite", "analysis", "criterion", "planner"]
-
 Progress = Callable[[str, str], None]
+
 
 @dataclass
 class State:
@@ -53,8 +54,8 @@ class State:
     inference: Graph | None = None
     context: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
     tell: Progress = lambda stage, detail: None
+
     @property
     def deployed(self) -> Graph:
         """The graph that runs at inference."""
@@ -102,7 +103,8 @@ def register(cls: P) -> P:
 def find(name: str) -> type[Pass]:
     """The pass class called ``name``; raises :class:`UsageError` that lists the known ones."""
     if name not in PASSES:
-        raise UsageError(f"unknown pass {name!r}", hint=f"known passes: {', '.join(sorted(PASSES))}", name=name)
+        known = f"known passes: {', '.join(sorted(PASSES))}"
+        raise UsageError(f"unknown pass {name!r}", hint=did_you_mean(name, PASSES, known), name=name)
     return PASSES[name]
 
 
@@ -114,7 +116,7 @@ def make(name: str, options: dict[str, Any]) -> Pass:
         if key not in known:
             raise UsageError(
                 f"pass {name!r} has no option {key!r}",
-                hint=f"options: {', '.join(known) or 'none'}",
+                hint=did_you_mean(key, known, f"options: {', '.join(known) or 'none'}"),
                 name=name,
                 option=key,
             )
@@ -128,9 +130,12 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         fitted = _fit(value, alternative)
         if fitted is not _MISFIT:
             return fitted
+    words = [word for a in alternatives if get_origin(a) is Literal for word in get_args(a)]
     raise UsageError(
-        f"option {where} cannot be {value!r}", hint=f"expected {_describe(hint)}", option=where, value=value
-    )
+        f"option {where} cannot be {value!r}",
+        hint=did_you_mean(str(value), words, f"expected {_describe(hint)}"),
+        option=where, value=value,
+    )  # fmt: skip
 
 
 _MISFIT = object()

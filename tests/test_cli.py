@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -102,7 +103,6 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
     assert os.listdir(tmp_path) == []
 
 
-def test_a_pair_with_a_missing_file() -> None:
 @pytest.mark.parametrize("output", ["b.txt", "b.pt2", "b", "b.onnx.txt"])
 def test_an_output_of_another_kind_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str
@@ -147,6 +147,7 @@ def test_what_is_nearly_right_is_named(
     assert f"hint: {hint}" in capsys.readouterr().err
 
 
+def test_a_pair_with_a_missing_file() -> None:
     assert run("verify", "a.onnx", "b.onnx") == 3
     assert run("bench", "a.onnx", "b.onnx") == 3
 
@@ -341,12 +342,12 @@ def test_the_package_hands_on_names_lazily() -> None:
         prunec.nothing  # noqa: B018
 
 
-def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 def shown_report(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
     console.show_report(report, "a -> b")
     return capsys.readouterr().out
 
 
+def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     report: dict[str, Any] = {
         "params": {"dense": 25_557_032, "compact": 8_100_000, "ratio": 0.317},
         "macs": {"dense": 4.09e9, "compact": 1.2e9, "ratio": 0.293},
@@ -382,6 +383,21 @@ def test_progress_is_a_line_a_stage_and_quiet_in_ci(
     with console.Stages(quiet=True) as stages:
         stages("load", "b")
     assert capsys.readouterr().err == "prunec: load a\n"
+
+
+def test_progress_names_passes_and_the_parts_of_the_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI")
+    onnx.save(layers(3, 32, 2), "net.onnx")
+    assert compile_(tmp_path, "net.onnx") == 0
+    told = [line.removeprefix("prunec: ") for line in capsys.readouterr().err.splitlines()]
+    proof = ["verify", "verify with the model's own weights", "verify with random weights"]
+    passes = ["groups", "score", "plan", "eliminate", "fold", *proof]
+    assert told == [
+        *("load net.onnx", "read net.onnx"), *passes, "emit", "verify onnx", "emit dense", "measure",
+        f"write {tmp_path / 'o.onnx'}",
+    ]  # fmt: skip
 
 
 def test_analyze_shows_what_is_pinned_and_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -450,21 +466,6 @@ def test_drawings_and_scores_that_make_no_sense(
     onnx.save(layers(3, 4, 2), "net.onnx")
     (tmp_path / "groups.svg").write_text("the source")
     assert run("analyze", *arguments) == 2
-def test_progress_names_passes_and_the_parts_of_the_proof(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CI")
-    onnx.save(layers(3, 32, 2), "net.onnx")
-    assert compile_(tmp_path, "net.onnx") == 0
-    told = [line.removeprefix("prunec: ") for line in capsys.readouterr().err.splitlines()]
-    proof = ["verify", "verify with the model's own weights", "verify with random weights"]
-    passes = ["groups", "score", "plan", "eliminate", "fold", *proof]
-    assert told == [
-        *("load net.onnx", "read net.onnx"), *passes, "emit", "verify onnx", "emit dense", "measure",
-        f"write {tmp_path / 'o.onnx'}",
-    ]  # fmt: skip
-
-
     assert message in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["groups.svg", "net.onnx"]
 

@@ -28,6 +28,7 @@ from ..arrays import is_float
 from ..emit.onnx_run import limited
 from ..errors import ModelError, first_line
 from ..graph import Shape
+from ..words import did_you_mean
 from .onnx_file import Tensors, disguised, load_tensor, node_reads, subgraphs
 from .onnx_names import NAMES, kind_of
 from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of, dtype_of
@@ -152,7 +153,8 @@ def check_given(inputs: Sequence[Declared], given: Mapping[str, Array]) -> None:
     known = {x.name: x for x in inputs}
     for name, array in given.items():
         if name not in known:
-            raise ModelError(f"the model has no input {name!r}", hint=f"inputs: {', '.join(known)}", input=name)
+            hint = did_you_mean(name, known, f"inputs: {', '.join(known)}")
+            raise ModelError(f"the model has no input {name!r}", hint=hint, input=name)
         axes = known[name].axes
         if len(axes) != array.ndim or any(
             isinstance(a, int) and a != n for a, n in zip(axes, array.shape, strict=True)
