@@ -46,13 +46,21 @@ class Parameter:
 
     @cached_property
     def data(self) -> NDArray[Any]:
-        """The whole of it; a criterion of single elements reads :meth:`blocks` instead."""
+        """The whole of it, to be read; a criterion of single elements reads :meth:`blocks` instead."""
         data = arrays.to_numpy(self.constant.data)
-        return data if self.code is None else self.code.numbers(data)
+        return _read_only(data if self.code is None else self.code.numbers(data))
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Runs of rows (r, i, *), each with the number of its first row."""
-        return arrays.blocks(self.constant.data if self.code is None else self.data)
+        found = arrays.blocks(self.constant.data if self.code is None else self.data)
+        return ((start, _read_only(rows)) for start, rows in found)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers, which lie in the user's own model, where nobody may write."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(eq=False)

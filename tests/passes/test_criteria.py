@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import prunec
 from prunec.ir.errors import ModelError, UsageError
-from prunec.passes.score.scoring import CRITERIA, Scores, Scoring, find_criterion
+from prunec.passes.score.scoring import CRITERIA, Parameter, Scores, Scoring, find_criterion
 
 from ..models import oracle
 from .subjects import mlp, scored, total, two_units
@@ -151,7 +152,26 @@ def of_the_wrong_shape(scoring: Scoring) -> Scores:
 
 
 def not_finite(scoring: Scoring) -> Scores:
-    return scoring.zeros() / np.array([0, 1])
+    scores: Scores = scoring.zeros() / np.array([0, 1])
+    return scores
+
+
+def writes(scoring: Scoring) -> Scores:
+    """Into the user's own model, were it not for the check."""
+
+    def halved(p: Parameter) -> NDArray[Any]:
+        p.data[...] *= 0.5
+        return p.data
+
+    return scoring.total(halved)
+
+
+def writes_rows(scoring: Scoring) -> Scores:
+    def halved(rows: NDArray[Any]) -> NDArray[Any]:
+        rows *= 0.5
+        return rows
+
+    return scoring.total_by_rows(lambda p: halved)
 
 
 def raises(scoring: Scoring) -> Scores:
@@ -160,6 +180,8 @@ def raises(scoring: Scoring) -> Scores:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "raises": (raises, "failed: KeyError: 'head'"),
+    "writes": (writes, "failed: ValueError: output array is read-only"),
+    "writes_rows": (writes_rows, "failed: ValueError: output array is read-only"),
     "not_finite": (not_finite, "gave NaN or infinite scores for 1 unit"),
     "of_the_wrong_shape": (of_the_wrong_shape, "gave scores of shape (1,) for 2 units"),
     "a_number": (lambda s: 1.0, "gave scores of shape () for 2 units"),
