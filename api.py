@@ -22,9 +22,9 @@ from .latency import within_latency
 from .models import check_finite, emit_onnx, read
 from .notes import remarks
 from .pairs import bench_pair, verify_pair
+from .passes.base import Progress
 from .passes.canonicalize import canonical
 from .passes.groups import find_groups
-from .passes.runner import Progress
 from .passes.score.scoring import criterion
 from .passes.target import find_target
 from .recipe import Recipe

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .ir.emit.onnx_external import Emitted
 
 FORMAT = 1
+_ARTIFACT = "give the folder that result.save(…) or `prunec compile --save` wrote"
+_MODELS = "prunec.compile takes .onnx and .pt2 files, and modules with their weights loaded"
 
 
 @dataclass(eq=False)
@@ -182,6 +184,7 @@ def load(directory: str | Path) -> Result:
     from .ir.frontends.onnx_file import read_model
 
     folder = Path(directory)
+    _check_is_folder(folder)
     manifest = _read(folder / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ModelError(
@@ -202,6 +205,19 @@ def load(directory: str | Path) -> Result:
         graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=_read(folder / "report.json"),
         emitted=Emitted(read_model(str(folder / "model.onnx"))),
     )  # fmt: skip
+
+
+def _check_is_folder(path: Path) -> None:
+    """Raise :class:`ModelError` for what can be no artifact, with what to do instead."""
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise ModelError(f"loading {path}: there is no such folder", hint=_ARTIFACT)
+    inside = (path.parent / "manifest.json").exists()
+    raise ModelError(
+        f"loading {path}: it is a file, and an artifact is a folder",
+        hint=f"give {path.parent}, in which it lies" if inside else f"{_ARTIFACT}; {_MODELS}",
+    )
 
 
 def _check(folder: Path, hashes: Any) -> None:
@@ -226,9 +242,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise ModelError(
-            f"loading {path.parent}: {path.name} is missing", hint="is this the folder that save() wrote?"
-        ) from None
+        raise ModelError(f"loading {path.parent}: {path.name} is missing", hint=_ARTIFACT) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError(f"loading {path}: {error}", hint="save the artifact again") from None
 

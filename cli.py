@@ -319,7 +319,7 @@ def _check_target(name: str) -> None:
 
 def _check_files(args: argparse.Namespace) -> None:
     """What is written can be written, and overwrites nothing that is read."""
-    from .files import check_apart, check_folder, check_outside, check_writable
+    from .files import check_apart, check_folder, check_outside, check_suffix, check_writable
     from .sources import source_file
 
     read = _given({"SOURCE": source_file(args.source), "--recipe": args.recipe})
@@ -328,6 +328,7 @@ def _check_files(args: argparse.Namespace) -> None:
     check_apart(read, written)
     for path in _given({"--output": args.output, "--report": args.report}).values():
         check_writable(path)
+    check_suffix(args.output)
     if args.save:
         check_outside(args.save, {**read, **written})
         check_folder(args.save)

@@ -18,11 +18,11 @@ from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
 from .models import border_of, emitted_onnx, feeds, run_onnx
 from .passes import verify as verification
-from .passes.base import State
+from .passes.base import Progress, State
 from .passes.difference import Difference, difference
 from .passes.groups import Groups, find_groups
 from .passes.rewrite import kept_indices, named
-from .passes.runner import Progress, Runner
+from .passes.runner import Runner
 from .passes.target import Target
 from .recipe import Recipe
 from .report import Sizes, build_report
@@ -75,7 +75,7 @@ class Compiler:
         return result
 
     def _run(self, recipe: Recipe, *, verify: bool) -> tuple[State, Runner]:
-        state = State(self.dense, self.dense, self.target, self.seed, context={"loss": self.loss})
+        state = State(self.dense, self.dense, self.target, self.seed, context={"loss": self.loss}, tell=self.tell)
         known = {"canonical"}
         if self._groups is not None:
             state.facts["groups"] = self._groups

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .wording import counted, layer_of, opaque_lines, pin_text, places_text, quantity, spread_text
+from .ir.words import counted
+from .wording import layer_of, opaque_lines, pin_text, places_text, quantity, spread_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,6 +192,7 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"units    {units.get('removed', 0):,} of {units.get('total', 0):,} removed{pinned}"
     if "verify" in report:
         yield f"verify   {verify_text(report['verify'])}"
+        yield from _norm_tied_lines(report["verify"] or {})
     if report.get("copies") is not None:
         yield f"copies   {counted(report['copies'], 'node')} only moving data, beyond the dense model's"
     costs = report.get("opaque_ops") or {}
@@ -199,6 +201,15 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"opaque   not known, costing nothing: {', '.join(free)}"
     for note in report.get("notes") or ():
         yield f"note     {note}"
+
+
+def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
+    if tied := verify.get("norm_tied"):
+        units = counted(tied, "unit")
+        yield (
+            f"verify   {units} under norms, softmax or means over channels: removing is not zeroing there, "
+            "so the masked model's statistics are those of what survives"
+        )
 
 
 def verify_text(found: Mapping[str, Any] | None) -> str:

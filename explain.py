@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from . import kinds
 from .ir.errors import UsageError
 from .ir.opset import OPS
+from .ir.words import did_you_mean
 from .passes.base import PASSES, Pass, find
 from .passes.score.scoring import CRITERIA
 from .passes.target import TARGETS
@@ -58,9 +58,8 @@ def explain(name: str) -> list[str]:
     for found in (entries(name) for entries in _ENTRIES.values()):
         lines += [*([""] if lines and found else []), *found]
     if not lines:
-        near = difflib.get_close_matches(name, list(_names()), n=5)
-        hint = f"close to it: {', '.join(near)}" if near else "`prunec passes` lists passes, criteria, targets and ops"
-        raise UsageError(f"nothing is called {name!r}", hint=hint, name=name)
+        more = "`prunec passes` lists passes, criteria, targets and ops"
+        raise UsageError(f"nothing is called {name!r}", hint=did_you_mean(name, _names(), more, most=5), name=name)
     return lines
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .ir.emit.onnx_external import Emitted
 
 
+MODEL_SUFFIXES = (".onnx",)
+"""Of the models that are written."""
+
+
 def check_writable(path: str | Path) -> None:
     """Raise :class:`EnvironmentProblem` unless a file can be written at ``path``; leaves nothing behind."""
     target = Path(os.path.realpath(path))
@@ -31,6 +35,16 @@ def check_writable(path: str | Path) -> None:
         return
     with _explained(target), _beside(target) as temporary:
         temporary.touch(exist_ok=False)
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raise :class:`UsageError` for a file whose name does not say that it is a model; a device has any name."""
+    if Path(path).suffix.lower() not in MODEL_SUFFIXES and not _is_device(Path(os.path.realpath(path))):
+        raise UsageError(
+            f"--output {path} is no kind of model that prunec writes",
+            hint=f"give a name that ends in {' or '.join(MODEL_SUFFIXES)}",
+            path=str(path),
+        )
 
 
 def check_apart(read: Mapping[str, str], written: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ other way round.  Start at :func:`read`.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from .ir.codes import codes
 from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
 from .ir.opset import Alive
+from .ir.words import did_you_mean
 from .passes.difference import Border, decisions
 from .passes.groups import Groups
 from .passes.rewrite import mask
@@ -107,11 +109,23 @@ def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
         )
     if isinstance(example_inputs, Mapping):
         args, kwargs = (), dict(example_inputs)
+        _check_names(model, kwargs)
     else:
         args, kwargs = (tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)), {}
     with contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph of an export that failed
         program = export(model, args, kwargs)
     return _read_program(program)
+
+
+def _check_names(module: Any, given: Mapping[str, Any]) -> None:
+    """Refuse example inputs that ``forward`` does not take by their names."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in () if any_name else given:
+        if name not in known:
+            hint = did_you_mean(name, known, f"inputs: {', '.join(known) or 'none that has a name'}")
+            raise UsageError(f"the model has no input {name!r}", hint=hint, input=name)
 
 
 def _by_name(model: onnx.ModelProto, example_inputs: Any) -> dict[str, Any] | None:

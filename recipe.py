@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from .ir.errors import UsageError
+from .ir.words import did_you_mean
 from .passes.base import PASSES, Pass, coerce, find, make
 
 _WORD = re.compile(r"[\w\-.:/*+]+")
@@ -308,7 +309,9 @@ def _read_toml(path: Path, within: tuple[Path, ...]) -> Recipe:
     tree = _parse_toml(path)
     for key in tree:
         if key not in ("description", "include", "pass"):
-            raise UsageError(f"recipe {path} has the unknown key {key!r}", hint=f"keys: description, include, {_TABLE}")
+            known = f"keys: description, include, {_TABLE}"
+            hint = did_you_mean(key, ("description", "include", "pass"), known)
+            raise UsageError(f"recipe {path} has the unknown key {key!r}", hint=hint)
     passes: list[Pass] = []
     for name in _listed(tree, "include", str, path):
         passes += _read_toml(path.parent / name, (*within, path.resolve())).passes
@@ -325,7 +328,9 @@ def _parse_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UsageError(f"there is no recipe {path}", hint="give the path of a .toml file", path=str(path)) from error
+        there = (p.name for p in path.parent.glob("*.toml"))
+        hint = did_you_mean(path.name, there, "give the path of a .toml file")
+        raise UsageError(f"there is no recipe {path}", hint=hint, path=str(path)) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"cannot read the recipe {path}: {error}", hint="a recipe is a text file in UTF-8", path=str(path)
@@ -362,7 +367,10 @@ def _toml_pass(table: dict[str, Any], path: Path, number: int) -> Pass:
         return _build(name, {k: _Written(None if v == "none" else v, v) for k, v in table.items()})
     except UsageError as error:
         unknown = error.data.get("option") in table and name in PASSES
-        hint = f"keys in this [[pass]]: {', '.join(['name', *find(name).options()])}" if unknown else error.hint
+        hint = error.hint
+        if unknown:
+            keys = ["name", *find(name).options()]
+            hint = did_you_mean(str(error.data["option"]), keys, f"keys in this [[pass]]: {', '.join(keys)}")
         raise UsageError(f"recipe {path}, pass {number}: {error.message}", hint=hint, **error.data) from error
 
 

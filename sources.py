@@ -16,7 +16,6 @@ Pickles are never loaded: reading one runs whatever code it holds.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from .ir.errors import EnvironmentProblem, ModelError, PrunecError, UsageError
 from .ir.modules import load_module
+from .ir.words import did_you_mean
 from .models import OnnxFile
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _INSTEAD = (
 )
 _TORCHVISION_SIZES = {"inception_v3": (3, 299, 299)}
 _VIDEO_SIZES = {"mvit": (3, 16, 224, 224), "swin3d": (3, 16, 224, 224)}
+_TRACEBACK = "--debug shows where"
 BATCH = 2
 """Batch of example inputs: an export with batch 1 would fix it."""
 
@@ -82,6 +83,8 @@ def load_source(text: str, inputs: Sequence[InputShape] = (), seed: int = 0) -> 
         check_file(text)
         file = _parsed(Path(text))
         return file, _onnx_feeds(file, inputs, seed) if inputs else None
+    if text.endswith(".pt2") and inputs:
+        raise UsageError(f"--input does not go with {text}", hint="an exported program has inputs of its own")
     model, example_inputs = _load_torch(text, seed)
     return model, _torch_inputs(inputs, seed) if inputs else example_inputs
 
@@ -177,8 +180,8 @@ def _is_pickle(path: Path) -> bool:
 def _near_files(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist"
-    near = difflib.get_close_matches(path.name, (p.name for p in path.parent.iterdir()), n=3)
-    return f"near it: {', '.join(near)}" if near else "give an .onnx or .pt2 file, or package.module:factory"
+    there = (p.name for p in path.parent.iterdir())
+    return did_you_mean(path.name, there, "give an .onnx or .pt2 file, or package.module:factory")
 
 
 def _from_torchvision(name: str, seed: int) -> tuple[Any, Any]:
@@ -227,8 +230,7 @@ def _import_zoo(module: str, package: str) -> Any:
 
 
 def _unknown(library: str, name: str, known: Iterable[str]) -> ModelError:
-    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
-    hint = f"close to it: {', '.join(near)}" if near else f"{library}'s list_models() prints the names"
+    hint = did_you_mean(name, known, f"{library}'s list_models() gives the names", most=4)
     return ModelError(f"{library} has no model {name!r}", hint=hint, name=name)
 
 
@@ -240,8 +242,9 @@ def _from_factory(text: str, seed: int) -> tuple[Any, Any]:
     factory: Any = module
     for part in attribute.split("."):
         if not hasattr(factory, part):
-            near = difflib.get_close_matches(part, dir(factory), n=3)
-            raise ModelError(f"{home} has no {attribute!r}", hint=f"close to it: {', '.join(near)}" if near else "")
+            known = [n for n in dir(factory) if not n.startswith("__")]
+            hint = did_you_mean(part, known, "a factory is a function in it that returns the model")
+            raise ModelError(f"{home} has no {attribute!r}", hint=hint)
         factory = getattr(factory, part)
     return _unpacked(text, _built(text, factory, seed) if _is_factory(factory) else factory)
 
@@ -272,7 +275,8 @@ def _load_home(home: str) -> ModuleType:
     try:
         return load_module(home)
     except (Exception, SystemExit) as error:
-        raise _failed(f"cannot import {home!r}", error) from error
+        hint = did_you_mean(home, _ZOOS, _TRACEBACK)
+        raise _failed(f"cannot import {home!r}", error, hint) from error
 
 
 def _built(text: str, factory: Callable[[], Any], seed: int) -> Any:
@@ -289,8 +293,8 @@ def _built(text: str, factory: Callable[[], Any], seed: int) -> Any:
         raise _failed(f"{text} failed to build the model", error) from error
 
 
-def _failed(doing: str, error: BaseException) -> ModelError:
-    return ModelError(f"{doing}: {type(error).__name__}: {error}", hint="--debug shows where", cause=error)
+def _failed(doing: str, error: BaseException, hint: str = _TRACEBACK) -> ModelError:
+    return ModelError(f"{doing}: {type(error).__name__}: {error}", hint=hint, cause=error)
 
 
 def _onnx_feeds(file: OnnxFile, inputs: Sequence[InputShape], seed: int) -> dict[str, Any]:

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-
-def counted(number: int, noun: str) -> str:
-    """``1 unit``, ``2,000 units``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+from .ir.words import counted
 
 
 def quantity(key: str, value: float | None) -> str:

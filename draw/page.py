@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..findings import SPREAD
-from ..wording import counted, opaque_lines, pin_text, quantity, spread_text
+from ..ir.words import counted
+from ..wording import opaque_lines, pin_text, quantity, spread_text
 from .blocks import Picture
 from .markup import Element, as_html, tag
 from .svg import STYLE, colour, drawing

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..wording import counted, opaque_lines, pin_text, quantity, spread_text
+from ..ir.words import counted
+from ..wording import opaque_lines, pin_text, quantity, spread_text
 from .blocks import Block, Chip, Link, Picture
 from .layout import Layout, Point, Size, arrange
 from .markup import Element, as_xml, tag

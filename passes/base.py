@@ -22,14 +22,17 @@ import dataclasses
 import types
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from ..ir.errors import UsageError
 from ..ir.graph import Graph
+from ..ir.words import did_you_mean
 from .target import Target
 
 Kind = Literal["rewrite", "analysis", "criterion", "planner"]
+Progress = Callable[[str, str], None]
 
 
 @dataclass
@@ -39,7 +42,8 @@ class State:
     ``dense`` is the canonical source and stays as it is; ``graph`` is what rewrites replace.  ``facts`` holds the
     results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``inference`` is
     the graph after rewrites that are only right for inference, None while there were none.  ``context`` is what the
-    caller hands in: ``loss``, for gradient criteria.  ``notes`` are lines for the report.
+    caller hands in: ``loss``, for gradient criteria.  ``notes`` are lines for the report.  ``tell`` gets the name of a
+    pass that takes long, and which part of its work starts.
     """
 
     dense: Graph
@@ -50,6 +54,7 @@ class State:
     inference: Graph | None = None
     context: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tell: Progress = lambda stage, detail: None
 
     @property
     def deployed(self) -> Graph:
@@ -98,7 +103,8 @@ def register(cls: P) -> P:
 def find(name: str) -> type[Pass]:
     """The pass class called ``name``; raises :class:`UsageError` that lists the known ones."""
     if name not in PASSES:
-        raise UsageError(f"unknown pass {name!r}", hint=f"known passes: {', '.join(sorted(PASSES))}", name=name)
+        known = f"known passes: {', '.join(sorted(PASSES))}"
+        raise UsageError(f"unknown pass {name!r}", hint=did_you_mean(name, PASSES, known), name=name)
     return PASSES[name]
 
 
@@ -110,7 +116,7 @@ def make(name: str, options: dict[str, Any]) -> Pass:
         if key not in known:
             raise UsageError(
                 f"pass {name!r} has no option {key!r}",
-                hint=f"options: {', '.join(known) or 'none'}",
+                hint=did_you_mean(key, known, f"options: {', '.join(known) or 'none'}"),
                 name=name,
                 option=key,
             )
@@ -124,9 +130,12 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         fitted = _fit(value, alternative)
         if fitted is not _MISFIT:
             return fitted
+    words = [word for a in alternatives if get_origin(a) is Literal for word in get_args(a)]
     raise UsageError(
-        f"option {where} cannot be {value!r}", hint=f"expected {_describe(hint)}", option=where, value=value
-    )
+        f"option {where} cannot be {value!r}",
+        hint=did_you_mean(str(value), words, f"expected {_describe(hint)}"),
+        option=where, value=value,
+    )  # fmt: skip
 
 
 _MISFIT = object()

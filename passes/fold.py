@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..ir import arrays
 from ..ir.analysis import analyse
 from ..ir.graph import Graph, Node, Value, substitute
+from ..ir.words import counted
 from .base import Kind, Pass, State, register
 from .constants import fold_constants
 from .rewrite import set_bias
@@ -47,11 +48,12 @@ class Fold(Pass):
         if self.batch_norm:
             graph, folded = fold_batch_norms(graph, opaque)
             if folded:
-                state.notes.append(f"fold: {folded} batch norms folded into the layers before them")
+                state.notes.append(f"fold: {counted(folded, 'batch norm')} folded into what stands before")
         if self.constants:
             graph, removed = fold_constants(graph, opaque)
             if removed:
-                state.notes.append(f"fold: {removed} channels that do not depend on the input folded away")
+                which = "channels that do" if removed > 1 else "channel that does"
+                state.notes.append(f"fold: {removed:,} {which} not depend on the input folded away")
         return graph
 
 

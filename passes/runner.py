@@ -14,10 +14,9 @@ from typing import Any
 from ..ir.errors import ModelError, PassError, PrunecError, UsageError
 from ..ir.graph import Graph
 from ..ir.printer import print_graph
-from .base import PASSES, Pass, State
+from .base import PASSES, Pass, Progress, State
 from .check import broken
 
-Progress = Callable[[str, str], None]
 _AUTOMATIC = ("analysis", "rewrite")
 
 

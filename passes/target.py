@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.errors import UsageError
+from ..ir.words import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,6 @@ TARGETS = {
 def find_target(name: str) -> Target:
     """The target called ``name``; raises :class:`UsageError` that lists the known ones."""
     if name not in TARGETS:
-        raise UsageError(f"unknown target {name!r}", hint=f"known targets: {', '.join(TARGETS)}", target=name)
+        known = f"known targets: {', '.join(TARGETS)}"
+        raise UsageError(f"unknown target {name!r}", hint=did_you_mean(name, TARGETS, known), target=name)
     return TARGETS[name]

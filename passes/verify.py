@@ -108,6 +108,7 @@ class _Proof:
         return [v for v in self.decisions.border if all(v in each for each in made)]
 
     def _own_weights(self) -> None:
+        self.state.tell("verify", "with the model's own weights")
         inputs = sample_inputs(self.analysis.graph, self.state.seed)
         oracle = mask(self.analysis, self.alive)
         expected = self.run(oracle, inputs)
@@ -121,6 +122,7 @@ class _Proof:
             self._compare(oracle, expected, self.state.inference, inputs, "in the graph for inference")
 
     def _random_weights(self) -> None:
+        self.state.tell("verify", "with random weights")
         analysis, dense, answers = self._responding()
         oracle = _Runs(self, mask(analysis, self.alive), dense.inputs)
         compact = eliminate(analysis, self.alive)
@@ -157,6 +159,7 @@ class _Proof:
         params = self.groups.cost.params(self.groups.all_alive())
         if params > _SMALL_PARAMS or not self.double:
             return
+        self.state.tell("verify", "with units dropped alone")
         analysis = with_constants(self.analysis, randomised(self.analysis.graph, self.state.seed))
         inputs = sample_inputs(analysis.graph, self.state.seed)
         rng = np.random.default_rng(self.state.seed)

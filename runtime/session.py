@@ -18,6 +18,7 @@ from ..ir.emit import onnx_run
 from ..ir.emit.onnx_external import Emitted, open_as_written, open_session
 from ..ir.emit.onnx_run import limited
 from ..ir.errors import ModelError, PrunecError, UsageError, first_line
+from ..ir.words import did_you_mean
 
 Array = NDArray[Any]
 Source = onnx.ModelProto | Emitted | bytes | str | Path
@@ -116,7 +117,8 @@ def feeds_for(
     known = [i.name for i in inputs]
     for name in sizes:
         if name not in known:
-            raise UsageError(f"the model has no input {name!r}", hint=f"inputs: {', '.join(known)}", input=name)
+            hint = did_you_mean(name, known, f"inputs: {', '.join(known)}")
+            raise UsageError(f"the model has no input {name!r}", hint=hint, input=name)
     symbols: dict[str, int] = {}
     for item in inputs:
         if item.name in sizes:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -100,6 +101,50 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
     assert "cannot write" in capsys.readouterr().err
     assert compile_(tmp_path, "absent.onnx", "--report", "absent/r.json") == 7
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("output", ["b.txt", "b.pt2", "b", "b.onnx.txt"])
+def test_an_output_of_another_kind_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.delenv("CI")
+    assert run("compile", "absent.onnx", "-o", output) == 2
+    assert capsys.readouterr().err == (
+        f"prunec: error: --output {output} is no kind of model that prunec writes\n"
+        "hint: give a name that ends in .onnx\n"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_output_may_be_in_capitals(tmp_path: Path) -> None:
+    onnx.save(layers(3, 8, 2), "net.onnx")
+    assert compile_(tmp_path, "net.onnx", "--no-verify", output="HALF.ONNX") == 0
+    assert (tmp_path / "HALF.ONNX").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--target", "ort-gpu"], "did you mean 'ort-cpu'"),
+        (["--print-after", "elimnate"], "did you mean 'eliminate'"),
+        (["-p", "scor{method=l1}"], "did you mean 'score'? known passes: "),
+        (["-p", "score{metod=l1}"], "did you mean 'method'? options: method, normalize, per"),
+        (["-p", "score{normalize=meen}"], "did you mean 'mean' or 'median'? expected one of median, "),
+        (["-p", "score{method=lapm},plan,eliminate"], "did you mean 'lamp'? known: bn_gamma, "),
+        (["--recipe", "half.tml"], "did you mean 'half.toml'? give the path of a .toml file"),
+        (["--recipe", "keys.toml"], "did you mean 'include'? keys: description, "),
+        (["--recipe", "half.toml"], "did you mean 'method'? keys in this [[pass]]: name, method"),
+        (["--input", "X1:2x3"], "did you mean 'x'? inputs: x"),
+    ],
+)
+def test_what_is_nearly_right_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
+) -> None:
+    onnx.save(layers(3, 8, 2), "net.onnx")
+    (tmp_path / "half.toml").write_text('[[pass]]\nname = "score"\nmetod = "l1"\n')
+    (tmp_path / "keys.toml").write_text('inclode = ["half.toml"]\n')
+    assert compile_(tmp_path, "net.onnx", *arguments) == 2
+    assert f"hint: {hint}" in capsys.readouterr().err
 
 
 def test_a_pair_with_a_missing_file() -> None:
@@ -203,16 +248,27 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
 # ---------------------------------------------------------------------- files that would be overwritten
 
 
-@pytest.mark.parametrize("written", [["-o", "m.data"], ["-o", "o.onnx", "--report", "m.data"], ["-o", "m"]])
+@pytest.mark.parametrize(
+    ("tensors", "written"),
+    [
+        ("m.onnx", ["-o", "m.onnx"]),
+        ("m.data", ["-o", "o.onnx", "--report", "m.data"]),
+        ("m.onnx.data", ["-o", "m.onnx"]),
+    ],
+)
 def test_the_tensors_of_the_source_are_not_overwritten(
-    written: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tensors: str,
+    written: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    onnx.save(linear(width=32), "a.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
-    held = Path("m.data").read_bytes()
+    onnx.save(linear(width=32), "a.onnx", save_as_external_data=True, location=tensors, size_threshold=0)
+    held = Path(tensors).read_bytes()
     assert run("compile", "a.onnx", *written) == 2
-    assert "is the file of the tensors of a.onnx (m.data)" in capsys.readouterr().err
-    assert Path("m.data").read_bytes() == held
+    assert f"is the file of the tensors of a.onnx ({tensors})" in capsys.readouterr().err
+    assert Path(tensors).read_bytes() == held
 
 
 @pytest.mark.parametrize(
@@ -286,8 +342,13 @@ def test_the_package_hands_on_names_lazily() -> None:
         prunec.nothing  # noqa: B018
 
 
+def shown_report(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    console.show_report(report, "a -> b")
+    return capsys.readouterr().out
+
+
 def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    report = {
+    report: dict[str, Any] = {
         "params": {"dense": 25_557_032, "compact": 8_100_000, "ratio": 0.317},
         "macs": {"dense": 4.09e9, "compact": 1.2e9, "ratio": 0.293},
         "size_bytes": {"dense": 102_000_000, "compact": 32_000_000, "ratio": 0.314},
@@ -297,8 +358,13 @@ def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.Cap
         "opaque_ops": {"my::op[x]": 12},
         "notes": ["nothing was pruned", "a note with [brackets] " + "x" * 150],
     }
-    console.show_report(report, "a -> b")
-    shown = capsys.readouterr().out
+    tied = (
+        "verify   384 units under norms, softmax or means over channels: removing is not zeroing there, so the masked "
+    )
+    assert tied not in shown_report(report, capsys)
+    report["verify"]["norm_tied"] = 384
+    assert tied + "model's statistics are those of what survives\n" in shown_report(report, capsys)
+    shown = shown_report(report, capsys)
     for part in ("25.56 M", "4.09 G", "102.00 MB", "41.2 ms", "0.362", "ok, max relative error 3.2e-07", "my::op[x]"):
         assert part in shown
     assert "note     nothing was pruned" in shown
@@ -317,6 +383,21 @@ def test_progress_is_a_line_a_stage_and_quiet_in_ci(
     with console.Stages(quiet=True) as stages:
         stages("load", "b")
     assert capsys.readouterr().err == "prunec: load a\n"
+
+
+def test_progress_names_passes_and_the_parts_of_the_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI")
+    onnx.save(layers(3, 32, 2), "net.onnx")
+    assert compile_(tmp_path, "net.onnx") == 0
+    told = [line.removeprefix("prunec: ") for line in capsys.readouterr().err.splitlines()]
+    proof = ["verify", "verify with the model's own weights", "verify with random weights"]
+    passes = ["groups", "score", "plan", "eliminate", "fold", *proof]
+    assert told == [
+        *("load net.onnx", "read net.onnx"), *passes, "emit", "verify onnx", "emit dense", "measure",
+        f"write {tmp_path / 'o.onnx'}",
+    ]  # fmt: skip
 
 
 def test_analyze_shows_what_is_pinned_and_why(capsys: pytest.CaptureFixture[str]) -> None:

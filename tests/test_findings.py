@@ -80,7 +80,8 @@ def test_weights_that_cannot_be_ranked_leave_the_scores_out() -> None:
         model[0].weight[0, 0] = torch.nan  # type: ignore[index]
     data = prunec.analyze(model, inputs)
     assert [g["scores"] for g in data["groups"]] == [None]
-    assert data["notes"] == ["no scores: scoring by 'lamp': NaN or infinite scores; parameter '0.weight' is not finite"]
+    lamp = "criterion 'lamp' gave NaN or infinite scores for 8 units"
+    assert data["notes"] == [f"no scores: scoring: {lamp}; parameter '0.weight' is not finite"]
     with pytest.raises(prunec.ModelError, match="NaN"):
         prunec.analyze(model, inputs, score="l1")
 

@@ -50,6 +50,27 @@ def test_a_module_without_example_inputs() -> None:
     assert "--input 1x3x224x224" in error.value.hint
 
 
+@pytest.mark.parametrize(("name", "hint"), [("X", "did you mean 'x'? inputs: x, mask"), ("pixels", "inputs: x, mask")])
+def test_an_example_input_that_the_module_does_not_have(name: str, hint: str) -> None:
+    class Masked(torch.nn.Linear):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            y = super().forward(x)
+            return y if mask is None else y * mask
+
+    with pytest.raises(UsageError, match=f"the model has no input '{name}'") as error:
+        read(Masked(3, 2), {name: torch.zeros(2, 3)})
+    assert error.value.hint == hint
+    assert len(read(Masked(3, 2), {"x": torch.zeros(2, 3), "mask": torch.zeros(2)})[0].inputs) == 2
+
+
+def test_example_inputs_of_any_name() -> None:
+    class AnyNames(torch.nn.Linear):
+        def forward(self, **inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(inputs["pixels"])
+
+    assert len(read(AnyNames(3, 2), {"pixels": torch.zeros(2, 3)})[0].inputs) == 1
+
+
 class _Small(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

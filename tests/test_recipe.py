@@ -194,7 +194,7 @@ def test_a_bad_recipe_file_is_a_usage_error(tmp_path: Path, text: str, message: 
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("passes = 1", "keys: description, include, [[pass]] with name = "),
+        ("passes = 1", "did you mean 'pass'? keys: description, include, [[pass]] with name = "),
         ("", '[[pass]] with name = "score" and options of that pass as keys'),
         ("[[pass]]\nratio = 1", '[[pass]] with name = "score" and options of that pass as keys'),
         ('[[pass]]\nname = "needy"\nmethod = "a"\nway = 1', "keys in this [[pass]]: name, method"),

@@ -122,8 +122,9 @@ def test_inputs_for_onnx_sources(tmp_path: Path) -> None:
     assert inputs is None
     _, feeds = load_source(path, [InputShape((2, 7))])
     assert {k: (v.shape, v.dtype) for k, v in feeds.items()} == dict.fromkeys("ab", ((2, 7), np.dtype(np.int64)))
-    with pytest.raises(UsageError, match="no input 'c'"):
+    with pytest.raises(UsageError, match="no input 'c'") as error:
         load_source(path, [InputShape((2, 7), "c")])
+    assert error.value.hint == "inputs: a, b"
     with pytest.raises(UsageError, match="fewer inputs"):
         load_source(path, [InputShape((2, 7))] * 3)
 
@@ -143,6 +144,26 @@ def test_an_exported_program_loads(program: Path) -> None:
     assert isinstance(found, torch.export.ExportedProgram)
     assert inputs is None
     assert found.module()(torch.randn(5, 3)).shape == (5, 4)
+
+
+def test_shapes_for_an_exported_program_are_refused(program: Path) -> None:
+    with pytest.raises(UsageError, match=r"--input does not go with .*m\.pt2") as error:
+        load_source(str(program), [InputShape((2, 3))])
+    assert "inputs of its own" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("torchvison:resnet18", "did you mean 'torchvision'? --debug shows where"),
+        ("prunec_test_factories.py:modul", "did you mean 'module'? a factory is a function"),
+        ("prunec_test_factory.py:module", "did you mean 'prunec_test_factories.py'? give an .onnx"),
+    ],
+)
+def test_a_source_that_is_nearly_right(factories: str, source: str, hint: str) -> None:
+    with pytest.raises(ModelError) as error:
+        load_source(source)
+    assert error.value.hint.startswith(hint)
 
 
 class Bomb:

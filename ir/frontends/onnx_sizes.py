@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 
 from ..errors import ModelError
 from ..graph import Shape
+from ..words import did_you_mean
 from .onnx_tensors import dtype_of
 
 Array = NDArray[Any]
@@ -178,7 +179,8 @@ def check_given(inputs: Sequence[Declared], given: Mapping[str, Array]) -> None:
     known = {x.name: x for x in inputs}
     for name, array in given.items():
         if name not in known:
-            raise ModelError(f"the model has no input {name!r}", hint=f"inputs: {', '.join(known)}", input=name)
+            hint = did_you_mean(name, known, f"inputs: {', '.join(known)}")
+            raise ModelError(f"the model has no input {name!r}", hint=hint, input=name)
         axes = known[name].axes
         if len(axes) != array.ndim or any(
             isinstance(a, int) and a != n for a, n in zip(axes, array.shape, strict=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.errors import BudgetError, UsageError
+from ...ir.words import counted
 from ..base import Kind, Pass, State, register
 from ..groups import Group, Groups, Units
 from ..meter import Meter
@@ -90,7 +91,9 @@ class MakePlan(Pass):
                     raise
                 continue
             if block != blocks[0]:
-                state.notes.append(f"plan: blocks of {block} channels, for the budget cannot be met in {blocks[0]}")
+                state.notes.append(
+                    f"plan: blocks of {counted(block, 'channel')}, for the budget cannot be met in {blocks[0]}"
+                )
             return search, plan
         raise AssertionError("no block of channels to try")
 

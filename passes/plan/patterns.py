@@ -7,12 +7,12 @@ is an error, for one wrong letter would prune what is to be left alone.  Start a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from ...ir.errors import UsageError
+from ...ir.words import did_you_mean
 from ..groups import Group, Groups
 
 Matches = Callable[[str], bool]
@@ -68,10 +68,9 @@ def _asked(names: _Names, pattern: str, option: str, known: list[str]) -> list[G
     matches = _matcher(pattern)
     if not any(map(matches, known)):
         pinned = any(map(matches, names.of_model()))
-        near = [] if pinned else _near(pattern, known)
         raise UsageError(
             f"plan{{{option}}}: pattern {pattern!r} matches " + ("only what is pinned" if pinned else "nothing"),
-            hint=(f"close to it: {', '.join(near)}; " if near else "") + "`prunec analyze` lists groups and pins",
+            hint=_near(pattern, [] if pinned else known, "`prunec analyze` lists groups and pins"),
             pattern=pattern,
         )
     return [g for g in names.groups.groups if any(map(matches, [*names.of(g), *_typed(g.ops)]))]
@@ -92,8 +91,8 @@ def _matcher(pattern: str) -> Matches:
     return lambda name: not name.startswith(_TYPE) and expression.search(name) is not None
 
 
-def _near(pattern: str, known: list[str]) -> list[str]:
-    """Names, and beginnings of names, that look like ``pattern``."""
+def _near(pattern: str, known: list[str], more: str) -> str:
+    """A hint with names, and beginnings of names, that look like ``pattern``."""
     bare = re.sub(r"[*?^$\[\]]", "", pattern.removeprefix(_REGEX)).rstrip(".")
     starts = {n[: m.end()] for n in known for m in re.finditer(r"[^.]+", n)}
-    return difflib.get_close_matches(bare, sorted({*known, *starts}), n=4)
+    return did_you_mean(bare, {*known, *starts}, more, most=4)

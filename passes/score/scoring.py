@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ...ir import arrays
 from ...ir.codes import Code, codes
-from ...ir.errors import ModelError, UsageError
+from ...ir.errors import ModelError, PrunecError, UsageError, first_line
 from ...ir.graph import Constant, Value
 from ...ir.modules import load_module
+from ...ir.words import counted, did_you_mean
 from ..base import Kind, Pass, State, register
 from ..groups import Groups, reading_ops
 from ..meter import Meter
@@ -45,13 +46,21 @@ class Parameter:
 
     @cached_property
     def data(self) -> NDArray[Any]:
-        """The whole of it; a criterion of single elements reads :meth:`blocks` instead."""
+        """The whole of it, to be read; a criterion of single elements reads :meth:`blocks` instead."""
         data = arrays.to_numpy(self.constant.data)
-        return data if self.code is None else self.code.numbers(data)
+        return _read_only(data if self.code is None else self.code.numbers(data))
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Runs of rows (r, i, *), each with the number of its first row."""
-        return arrays.blocks(self.constant.data if self.code is None else self.data)
+        found = arrays.blocks(self.constant.data if self.code is None else self.data)
+        return ((start, _read_only(rows)) for start, rows in found)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers, which lie in the user's own model, where nobody may write."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 @dataclass(eq=False)
@@ -159,7 +168,7 @@ def find_criterion(name: str) -> Criterion:
     if not colon:
         raise UsageError(
             f"unknown criterion {name!r}",
-            hint=f"known: {', '.join(sorted(CRITERIA))}; or package.module:function",
+            hint=did_you_mean(name, CRITERIA, f"known: {', '.join(sorted(CRITERIA))}; or package.module:function"),
             name=name,
         )
     try:
@@ -201,29 +210,71 @@ class Score(Pass):
 
     def run(self, state: State) -> Scores:
         groups: Groups = state.facts["groups"]
-        scoring = Scoring(groups, state)
-        scores = np.asarray(find_criterion(self.method)(scoring), np.float64)
-        _check(scores, scoring, self.method)
+        scores = _scored(self.method, Scoring(groups, state))
         if self.normalize != "none":
             scores = _normalized(scores, groups, _STATISTICS[self.normalize])
         return scores / _unit_macs(groups) if self.per == "macs" else scores
 
 
-def _check(scores: Scores, scoring: Scoring, method: str) -> None:
-    units = scoring.zeros().shape
-    if scores.shape != units:
+_RETURNS = (
+    "a criterion returns an array of one finite float for each unit: start from scoring.zeros() or scoring.total(…)"
+)
+
+
+def _scored(method: str, scoring: Scoring) -> Scores:
+    """The scores that the criterion ``method`` gives, checked: whoever wrote it is told what it should return."""
+    function = find_criterion(method)
+    own = str(getattr(function, "__module__", "")).startswith(f"{__package__}.")
+    try:
+        found = function(scoring)
+    except (PrunecError, MemoryError):
+        raise
+    except Exception as error:
+        if own:
+            raise
         raise UsageError(
-            f"scoring: criterion {method!r} gave {scores.shape} scores for {units[0]} units",
-            hint="a criterion returns one float for each unit; start from scoring.zeros() or scoring.total(…)",
+            f"scoring: criterion {method!r} failed: {type(error).__name__}: {first_line(error)}",
+            hint=f"{_RETURNS}; --debug shows where it fails",
+            name=method,
+        ) from error
+    scores = _as_floats(found, method, scoring.zeros().size)
+    _check_finite(scores, scoring, method, own)
+    return scores
+
+
+def _as_floats(found: Any, method: str, units: int) -> Scores:
+    try:
+        array = np.asarray(found)
+    except Exception:  # a tensor that has a gradient, or lies elsewhere; a ragged list
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        kind = str(array.dtype) if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
+        raise UsageError(
+            f"scoring: criterion {method!r} gave {kind}, which is no array of floats", hint=_RETURNS, name=method
         )
-    if not np.isfinite(scores[scoring.groups.prunable]).all():
-        where = next((p.name for p in scoring.parameters() if not arrays.is_finite(p.constant.data)), "")
+    if array.shape != (units,):
+        raise UsageError(
+            f"scoring: criterion {method!r} gave scores of shape {array.shape} for {counted(units, 'unit')}",
+            hint=_RETURNS,
+            name=method,
+        )
+    return np.asarray(array, np.float64)
+
+
+def _check_finite(scores: Scores, scoring: Scoring, method: str, own: bool) -> None:
+    bad = np.count_nonzero(~np.isfinite(scores[scoring.groups.prunable]))
+    if not bad:
+        return
+    message = f"scoring: criterion {method!r} gave NaN or infinite scores for {counted(int(bad), 'unit')}"
+    held = (p for p in scoring.parameters() if not arrays.is_meta(p.constant.data))
+    where = next((p.name for p in held if not arrays.is_finite(p.constant.data)), "")
+    if where or own:
         raise ModelError(
-            f"scoring by {method!r}: NaN or infinite scores"
-            + (f"; parameter {where!r} is not finite" if where else ""),
-            hint="repair or retrain the model: weights that are not finite cannot be ranked",
+            message + (f"; parameter {where!r} is not finite" if where else ""),
+            hint="repair or retrain the model: weights or gradients that are not finite cannot be ranked",
             parameter=where,
         )
+    raise UsageError(message, hint=f"{_RETURNS}; every weight is finite", name=method)
 
 
 _STATISTICS: dict[str, Callable[[Scores], Any]] = {"median": np.median, "mean": np.mean, "max": np.max}

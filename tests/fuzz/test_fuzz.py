@@ -37,6 +37,7 @@ def _holds(subject: Checked, dice: random.Random, drawn: list[str]) -> None:
     TALLY.enter(subject.graph, subject.groups)
     note(f"rules: {', '.join(drawn)}")
     assert not mistakes(subject, dice)
+    TALLY.excuse(subject.excused)
 
 
 def torch_graph(dice: random.Random) -> None:

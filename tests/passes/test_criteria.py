@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import prunec
 from prunec.ir.errors import ModelError, UsageError
-from prunec.passes.score.scoring import CRITERIA, Scores, Scoring, find_criterion
+from prunec.passes.score.scoring import CRITERIA, Parameter, Scores, Scoring, find_criterion
 
 from ..models import oracle
 from .subjects import mlp, scored, total, two_units
@@ -150,16 +152,96 @@ def of_the_wrong_shape(scoring: Scoring) -> Scores:
 
 
 def not_finite(scoring: Scoring) -> Scores:
-    return scoring.zeros() + np.nan
+    scores: Scores = scoring.zeros() / np.array([0, 1])
+    return scores
+
+
+def writes(scoring: Scoring) -> Scores:
+    """Into the user's own model, were it not for the check."""
+
+    def halved(p: Parameter) -> NDArray[Any]:
+        p.data[...] *= 0.5
+        return p.data
+
+    return scoring.total(halved)
+
+
+def writes_rows(scoring: Scoring) -> Scores:
+    def halved(rows: NDArray[Any]) -> NDArray[Any]:
+        rows *= 0.5
+        return rows
+
+    return scoring.total_by_rows(lambda p: halved)
+
+
+def raises(scoring: Scoring) -> Scores:
+    raise KeyError("head")
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "raises": (raises, "failed: KeyError: 'head'"),
+    "writes": (writes, "failed: ValueError: output array is read-only"),
+    "writes_rows": (writes_rows, "failed: ValueError: output array is read-only"),
+    "not_finite": (not_finite, "gave NaN or infinite scores for 1 unit"),
+    "of_the_wrong_shape": (of_the_wrong_shape, "gave scores of shape (1,) for 2 units"),
+    "a_number": (lambda s: 1.0, "gave scores of shape () for 2 units"),
+    "nothing": (lambda s: None, "gave a NoneType, which is no array of floats"),
+    "words": (lambda s: np.array(["a", "b"]), "gave <U1, which is no array of floats"),
+    "complex": (lambda s: s.zeros() + 1j, "gave complex128, which is no array of floats"),
+    "with_gradient": (lambda s: torch.zeros(2, requires_grad=True), "gave a Tensor, which is no array of floats"),
+    "ragged": (lambda s: [[1.0], [1.0, 2.0]], "gave a list, which is no array of floats"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
+@pytest.mark.parametrize("name", WRONG)
+def test_a_users_criterion_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It is neither a bug in prunec nor the model's fault."""
+    function, message = WRONG[name]
+    monkeypatch.setitem(CRITERIA, f"test_{name}", function)
+    with pytest.raises(UsageError) as error:
+        scored(two_units(), RAW.format(f"test_{name}"))
+    assert error.value.message == f"scoring: criterion 'test_{name}' {message}"
+    assert "an array of one finite float for each unit" in error.value.hint
+
+
+def test_a_criterion_of_ours_blames_the_model() -> None:
+    subject = two_units()
+    constant = next(c for c in subject.graph.constants.values() if c.role == "parameter")
+    with torch.no_grad():
+        constant.data.fill_(np.nan)
+    with pytest.raises(ModelError, match=r"'l2' gave NaN or infinite scores .*; parameter '0\.weight' is not finite"):
+        scored(subject, RAW.format("l2"))
+    with pytest.raises(ModelError, match="is not finite"):
+        scored(subject, RAW.format(f"{__name__}:by_weights"))
+    with pytest.raises(ModelError, match="retrain the model: weights or gradients"):
+        scored(two_units(), RAW.format("taylor"), loss=lambda y: total(y) * np.nan)
+
+
+def by_weights(scoring: Scoring) -> Scores:
+    return scoring.total(lambda p: p.data)
+
+
+def test_what_a_criterion_refuses_itself_stands() -> None:
+    def refuses(scoring: Scoring) -> Scores:
+        raise ModelError("no labels here")
+
+    CRITERIA["test_refuses"] = refuses
+    try:
+        with pytest.raises(ModelError, match=r"^no labels here$"):
+            scored(two_units(), RAW.format("test_refuses"))
+    finally:
+        del CRITERIA["test_refuses"]
+
+
+def test_a_list_of_whole_numbers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CRITERIA, "test_list", lambda s: [2, 1])
+    np.testing.assert_array_equal(scored(two_units(), RAW.format("test_list")), [2, 1])
 
 
 def test_refusals() -> None:
     with pytest.raises(UsageError, match="unknown criterion 'nonsense'") as error:
         scored(two_units(), RAW.format("nonsense"))
     assert "bn_gamma" in error.value.hint
-    with pytest.raises(UsageError, match=r"gave \(1,\) scores for 2 units"):
-        scored(two_units(), RAW.format(f"{__name__}:of_the_wrong_shape"))
-    with pytest.raises(ModelError, match="NaN or infinite scores"):
-        scored(two_units(), RAW.format(f"{__name__}:not_finite"))
     with pytest.raises(UsageError, match="cannot be 'mode'"):
         scored(two_units(), "score{normalize=mode}")

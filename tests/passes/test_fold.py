@@ -12,6 +12,8 @@ from prunec.ir.emit.fx import emit
 from prunec.ir.graph import Graph
 from prunec.passes.constants import fold_constants
 from prunec.passes.fold import fold_batch_norms
+from prunec.passes.runner import Runner
+from prunec.recipe import Recipe
 
 from ..models import micro, oracle
 
@@ -221,3 +223,19 @@ def test_a_norm_behind_something_shared_stays(twice: bool) -> None:
     torch.manual_seed(0)
     subject = oracle.subject(Branches(twice).double().eval(), IMAGE)
     assert fold_batch_norms(subject.graph)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("blocks", "filters", "notes"),
+    [
+        (1, 1, ["fold: 1 batch norm folded into what stands before", "fold: 1 channel that does not depend on"]),
+        (2, 2, ["fold: 2 batch norms folded into what stands before", "fold: 2 channels that do not depend on"]),
+    ],
+)
+def test_notes_count_what_was_folded(blocks: int, filters: int, notes: list[str]) -> None:
+    torch.manual_seed(0)
+    normed = [layer for _ in range(blocks) for layer in (nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))]
+    model = nn.Sequential(*normed, dead(nn.Conv2d(3, 6, 3), *range(filters)), nn.Sigmoid(), nn.Conv2d(6, 4, 1))
+    state = oracle.subject(model.double().eval(), IMAGE).state()
+    Runner(ensured={"canonical"}).run(Recipe.parse("fold"), state)
+    assert [note[: len(start)] for note, start in zip(state.notes, notes, strict=True)] == notes

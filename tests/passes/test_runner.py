@@ -263,3 +263,12 @@ def test_options_are_checked() -> None:
         make("plan", {"ratio": "half"})
     with pytest.raises(UsageError, match=r"option fold\{constants\} cannot be 1"):
         make("fold", {"constants": 1})
+
+
+def test_verify_tells_which_of_its_checks_runs() -> None:
+    told: list[tuple[str, str]] = []
+    state = mlp(4, 8, 2).state()
+    state.tell = lambda stage, detail: told.append((stage, detail))
+    Runner(ensured={"canonical"}).run(Recipe.parse("score,plan{ratio=0.5},eliminate,verify"), state)
+    details = ["with the model's own weights", "with random weights", "with units dropped alone"]
+    assert told == [("verify", detail) for detail in details]

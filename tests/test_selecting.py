@@ -1,0 +1,253 @@
+"""Models that select: the k largest, boxes without overlap, the largest, places in a table, those above a threshold.
+
+What is selected shows little of what went into it, so a mistake there could hide.  Each model is compiled, broken on
+purpose in one place, and held against its dense form: in the graph for inference, in the ONNX that is emitted, as a
+file.  As it is, each passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, numpy_helper
+from torch import Tensor, nn
+
+import prunec
+from prunec import artifact, cli
+from prunec.ir import arrays
+from prunec.ir.emit.onnx_external import Emitted
+from prunec.ir.errors import VerificationError
+from prunec.ir.graph import Graph
+from prunec.passes.base import State
+from prunec.passes.runner import Runner
+from prunec.passes.target import find_target
+from prunec.passes.verify import Verify
+from prunec.recipe import Recipe
+
+from .ir.test_onnx_frontend import analysed, build, ints, node, weight
+from .models import micro, oracle
+
+HALF = "score,plan{ratio=0.5,align=1},eliminate,fold,verify"
+
+IMAGE = (torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0)).double(),)
+BACKBONE = [
+    node("Conv", "x w1", "a", pads=[1, 1, 1, 1]), node("BatchNormalization", "a g b m v", "n"), node("Relu", "n", "p"),
+    node("Conv", "p w2", "c"), node("Relu", "c", "r"), node("Conv", "r ws", "s"), node("Conv", "r wb", "o"),
+    node("Reshape", "s flat", "scores"), node("Reshape", "o four", "t"),
+    node("Transpose", "t", "boxes", perm=[0, 2, 1]),
+]  # fmt: skip
+WEIGHTS: dict[str, Any] = {
+    "w1": weight(8, 3, 3, 3), "g": weight(8) + 2, "b": weight(8, seed=1), "m": weight(8, seed=2),
+    "v": weight(8) ** 2 + 1, "w2": weight(12, 8, 1, 1), "ws": weight(1, 12, 1, 1), "wb": weight(4, 12, 1, 1),
+    "flat": ints(0, -1), "four": ints(0, 4, -1), "one": ints(1), "two": ints(2), "five": ints(5),
+    "rows": ints(1, 1, 4), "limit": np.float32(0.1), "zero": np.float32(0),
+    "iou": np.asarray([0.5], np.float32), "table": weight(2, 6),
+}  # fmt: skip
+AT_BOXES = [
+    node("Unsqueeze", "at two", "u"), node("Expand", "u rows", "each"),
+    node("GatherElements", "boxes each", "y", axis=1),
+]  # fmt: skip
+NMS = [
+    node("Unsqueeze", "scores one", "q"), node("NonMaxSuppression", "boxes q five iou least", "kept"),
+    node("Gather", "kept columns", "at", axis=1), node("GatherND", "boxes at", "y"),
+]  # fmt: skip
+SELECTIONS: dict[str, list[NodeProto]] = {
+    "largest_five": [node("TopK", "scores five", "best at", axis=1), *AT_BOXES],
+    "largest": [node("ArgMax", "scores", "at", axis=1), *AT_BOXES],
+    "above_a_threshold": [
+        node("Greater", "scores limit", "good"), node("Unsqueeze", "good two", "u"), node("Where", "u boxes zero", "y"),
+    ],
+    "where_above": [
+        node("Greater", "scores limit", "good"), node("NonZero", "good", "k"),
+        node("Transpose", "k", "at", perm=[1, 0]), node("GatherND", "boxes at", "y"),
+    ],
+    "places_in_a_table": [
+        node("Sigmoid", "scores", "part"), node("Mul", "part size", "big"), node("Cast", "big", "at", to=7),
+        node("Gather", "table at", "e"), node("Concat", "e boxes", "y", axis=2),
+    ],
+    "boxes_without_overlap": NMS,
+    "no_boxes_at_all": NMS,
+}  # fmt: skip
+
+
+def selecting(name: str) -> ModelProto:
+    least = 1e6 if name == "no_boxes_at_all" else -9.0
+    numbers = {**WEIGHTS, "least": np.asarray([least], np.float32), "size": np.float32(1.99), "columns": ints(0, 2)}
+    nodes = [*BACKBONE, *SELECTIONS[name]]
+    read = {n for each in nodes for n in each.input}
+    return build(nodes, {n: a for n, a in numbers.items() if n in read}, {"x": (2, 3, 8, 8)})
+
+
+class Selecting(nn.Module):
+    """Features of the five best positions, or of the best, found by data."""
+
+    def __init__(self, best: bool) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 12, 1)
+        self.scores, self.boxes, self.best = nn.Conv2d(12, 1, 1), nn.Conv2d(12, 4, 1), best
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.tanh(self.b(torch.tanh(self.norm(self.a(x)))))  # inside a module only what is selected is seen
+        scores, boxes = self.scores(y).flatten(1), self.boxes(y).flatten(2)
+        at = scores.argmax(1, keepdim=True) if self.best else scores.topk(5).indices
+        return scores.gather(1, at), boxes.gather(2, at[:, None].expand(-1, 4, -1))
+
+
+def torch_model(best: bool) -> nn.Module:
+    torch.manual_seed(0)
+    model = Selecting(best)
+    for part in model.modules():
+        micro._unsettle(part)
+    return model.double().eval()
+
+
+# ---------------------------------------------------------------------- mistakes
+
+
+def one_weight(array: NDArray[Any]) -> NDArray[Any]:
+    """The largest element, with the other sign."""
+    wrong = array.copy()
+    wrong.flat[np.abs(array).argmax()] *= -1
+    return wrong
+
+
+def two_channels(array: NDArray[Any]) -> NDArray[Any]:
+    """The first two positions of the first axis that has two, in each other's place."""
+    axis = next(d for d, n in enumerate(array.shape) if n > 1)
+    order = [1, 0, *range(2, array.shape[axis])]
+    return array.take(order, axis)
+
+
+Mistake = Callable[[NDArray[Any]], NDArray[Any]]
+MISTAKES = [one_weight, two_channels]
+
+
+def trained(names_and_arrays: Iterator[tuple[str, NDArray[Any]]]) -> list[str]:
+    """The tensors worth a mistake: those of numbers with more than one element."""
+    return [name for name, a in names_and_arrays if a.dtype.kind == "f" and a.size > 1]
+
+
+def broken_graph(graph: Graph, name: str, mistake: Mistake) -> Graph:
+    wrong = graph.copy()
+    value = next(v for v, c in graph.constants.items() if c.name == name)
+    held = graph.constants[value]
+    wrong.constants[value] = replace(held, data=arrays.like(mistake(arrays.to_numpy(held.data)), held.data))
+    return wrong
+
+
+def broken_model(model: ModelProto, name: str, mistake: Mistake) -> ModelProto:
+    wrong = ModelProto()
+    wrong.CopyFrom(model)
+    tensor = next(t for t in wrong.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(mistake(numpy_helper.to_array(tensor)), name))
+    return wrong
+
+
+def stored(model: ModelProto) -> list[str]:
+    return trained((t.name, numpy_helper.to_array(t)) for t in model.graph.initializer)
+
+
+# ---------------------------------------------------------------------- after fold
+
+
+def folded(graph: Graph) -> State:
+    """A compile that stands before its proof."""
+    state = State(graph, graph, find_target("generic"))
+    Runner(ensured={"canonical"}).run(Recipe.parse(HALF.removesuffix(",verify")), state)
+    assert state.inference is not None and len(state.inference.nodes) < len(state.graph.nodes), "nothing was folded"
+    return state
+
+
+def refusals(state: State, mistake: Mistake) -> dict[str, str]:
+    """For each tensor of the graph for inference what the proof says once it is wrong; empty where it passes."""
+    assert state.inference is not None
+    right, said = state.inference, {}
+    assert Verify().run(state)["ok"]
+    for name in trained((c.name, arrays.to_numpy(c.data)) for c in right.constants.values()):
+        state.inference = broken_graph(right, name, mistake)
+        try:
+            Verify().run(state)
+            said[name] = ""
+        except VerificationError as error:
+            said[name] = error.message
+    return said
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_mistakes_of_fold_are_found(name: str, mistake: Mistake) -> None:
+    said = refusals(folded(analysed(selecting(name))[0]), mistake)
+    assert {"w1", "w2", "ws", "wb"} <= set(said)
+    assert {n: m for n, m in said.items() if "in the graph for inference: the compact graph differs" not in m} == {}
+
+
+@pytest.mark.parametrize(("best", "mistake"), [(False, one_weight), (True, two_channels)], ids=["topk", "argmax"])
+def test_mistakes_of_fold_are_found_in_torch(best: bool, mistake: Mistake) -> None:
+    said = refusals(folded(oracle.subject(torch_model(best), IMAGE).graph), mistake)
+    assert {"a.weight", "b.weight", "scores.weight", "boxes.weight"} <= set(said)
+    assert {n: m for n, m in said.items() if "in the graph for inference: the compact graph differs" not in m} == {}
+
+
+# ---------------------------------------------------------------------- the ONNX that is emitted
+
+
+def emitted_wrong(monkeypatch: pytest.MonkeyPatch, model: Any, inputs: Any, mistake: Mistake) -> dict[str, str]:
+    """For each tensor of the emitted model what a compile says once it is wrong; empty where it passes."""
+    right = prunec.compile(model, inputs, pipeline=HALF, measure=False)
+    said = {}
+    for name in stored(right.onnx):
+        broken = Emitted(broken_model(right.onnx, name, mistake))
+        monkeypatch.setattr(artifact, "emitted_onnx", lambda graph, opset, broken=broken: broken)
+        try:
+            prunec.compile(model, inputs, pipeline=HALF, measure=False)
+            said[name] = ""
+        except VerificationError as error:
+            said[name] = error.message
+    return said
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_mistakes_in_what_is_emitted_are_found(monkeypatch: pytest.MonkeyPatch, name: str, mistake: Mistake) -> None:
+    said = emitted_wrong(monkeypatch, selecting(name), None, mistake)
+    assert {"w1", "w2", "ws", "wb"} <= set(said)
+    assert {n: m for n, m in said.items() if not m.startswith("verifying the emitted ONNX in ONNX Runtime: it")} == {}
+
+
+@pytest.mark.parametrize(("best", "mistake"), [(False, one_weight), (True, two_channels)], ids=["topk", "argmax"])
+def test_mistakes_in_what_is_emitted_from_torch_are_found(
+    monkeypatch: pytest.MonkeyPatch, best: bool, mistake: Mistake
+) -> None:
+    said = emitted_wrong(monkeypatch, torch_model(best).float(), (IMAGE[0].float(),), mistake)
+    assert len(said) >= 4
+    assert {n: m for n, m in said.items() if not m.startswith("verifying the emitted ONNX in ONNX Runtime: it")} == {}
+
+
+# ---------------------------------------------------------------------- two files
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_mistakes_in_a_file_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, mistake: Mistake
+) -> None:
+    dense, compact = str(tmp_path / "dense.onnx"), str(tmp_path / "compact.onnx")
+    onnx.save(selecting(name), dense)
+    right = prunec.compile(dense, pipeline=HALF, measure=False).onnx
+    onnx.save(right, compact)
+    assert cli.main(["verify", dense, compact, "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith("verify   ok")
+    codes = {}
+    for tensor in stored(right):
+        onnx.save(broken_model(right, tensor, mistake), compact)
+        codes[tensor] = cli.main(["verify", dense, compact, "--quiet"])
+    assert {"w1", "w2", "ws", "wb"} <= set(codes)
+    assert {t: code for t, code in codes.items() if code != VerificationError.exit_code} == {}
