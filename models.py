@@ -18,12 +18,13 @@ import numpy as np
 
 from .files import digest, file_digest
 from .ir import arrays
+from .ir.analysis import analyse
 from .ir.codes import codes
 from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
 from .ir.opset import Alive
 from .ir.words import did_you_mean
-from .passes.difference import Border, decisions
+from .passes.difference import Border, Decisions, Difference, decisions, difference, found_again
 from .passes.groups import Groups
 from .passes.rewrite import mask
 
@@ -191,19 +192,38 @@ def emitted_onnx(graph: Graph, opset: int | None = None) -> Emitted:
     return emitter.emitted(graph, opset)
 
 
-def border_of(groups: Groups, alive: Alive, model: onnx.ModelProto | Emitted) -> tuple[Border, tuple[str, ...]]:
-    """The masked graph with its border, as far as ``model`` computes all of that too, and the border's names.
+def onnx_difference(
+    model: onnx.ModelProto | Emitted, groups: Groups, alive: Alive, inputs: list[Any], name: str, tolerance: float
+) -> tuple[Difference, int]:
+    """How far ``model``, in ONNX Runtime, is from the masked graph, and how many numbers were compared.
 
-    A torch graph's values have other names in ONNX: behind its decisions outputs may move with the last digits.
+    What goes into the model's decisions is compared as well.  A torch graph's values have other names in ONNX: there
+    the border is that of the ONNX model, and each value of it is found again among the graph's by its numbers.
     """
     graph, found = groups.analysis.graph, decisions(groups.analysis)
     oracle = mask(groups.analysis, alive)
-    if graph.dialect != "onnx":
-        return Border(oracle, decides=bool(found.border)), ()
-    made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
     inner = [v for v in found.border if v not in graph.outputs]
-    watched = [v for v in inner if v.name in made]
-    return Border.of(oracle, watched, found.complete and watched == inner), tuple(v.name for v in watched)
+    if graph.dialect == "onnx":
+        made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
+        watched = [v for v in inner if v.name in made]
+        border = Border.of(oracle, watched, found.complete and watched == inner)
+        got = run_onnx(model, graph, inputs, name, [v.name for v in watched])
+    else:
+        there = _decisions_of(model) if inner else Decisions((), False)
+        got = run_onnx(model, graph, inputs, name, [v.name for v in there.border])
+        border, got = found_again(oracle, inner, inputs, got, len(there.border), tolerance)
+        border = replace(border, decides=border.decides and found.complete and there.complete)
+    return difference(border, inputs, got, tolerance), sum(x.size for x in got)
+
+
+def _decisions_of(model: onnx.ModelProto | Emitted) -> Decisions:
+    """What goes into the decisions of an ONNX model, its outputs aside."""
+    from .ir.emit.onnx_external import Emitted
+    from .ir.frontends.onnx import from_onnx
+
+    found = decisions(analyse(from_onnx(model.whole() if isinstance(model, Emitted) else model)))
+    outputs = {v.name for v in model.graph.output}
+    return replace(found, border=tuple(v for v in found.border if v.name not in outputs))
 
 
 def run_onnx(

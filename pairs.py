@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from .ir.analysis import analyse
 from .ir.errors import ModelError, VerificationError
-from .models import border_of, run_onnx
+from .models import onnx_difference
 from .passes import verify as verification
 from .passes.canonicalize import canonical
-from .passes.difference import difference
 from .passes.groups import Groups, find_groups
 from .passes.plan.plan import Plan
 from .report import Sizes, batch, copies, file_bytes, pair
@@ -86,13 +85,13 @@ def _check_fit(plan: Plan, groups: Groups, what: str) -> None:
 def _compared(groups: Groups, plan: Plan, compact: onnx.ModelProto) -> dict[str, Any]:
     """The masked dense graph beside the compact model, on two sets of random inputs."""
     graph, tolerance = groups.analysis.graph, verification.Verify().tolerance
-    border, watched = border_of(groups, groups.alive(plan.units(groups)), compact)
+    alive = groups.alive(plan.units(groups))
     differences, checked = [], 0
     for seed in (0, 1):
         inputs = verification.sample_inputs(graph, seed)
-        found = run_onnx(compact, graph, inputs, "the compact model", watched)
-        differences.append(difference(border, inputs, found, tolerance))
-        checked += sum(x.size for x in found)
+        by, numbers = onnx_difference(compact, groups, alive, inputs, "the compact model", tolerance)
+        differences.append(by)
+        checked += numbers
     return {
         "ok": checked > 0 and all(d.within(tolerance) for d in differences),
         "max_rel_err": max(d.error for d in differences),

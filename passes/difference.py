@@ -9,6 +9,7 @@ go into the decisions, its *border*, are outputs as well, and must agree strictl
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,25 +30,31 @@ _DIGITS, _LAST_DIGITS = 1e-6, {"float16": 2e-3, "bfloat16": 1.6e-2}
 
 @dataclass(frozen=True)
 class Difference:
-    """How far outputs are from the masked graph's: the ``error`` as measured, and whether it is ``rounding`` alone."""
+    """How far outputs are from the masked graph's: the ``error`` as measured, and whether it is ``rounding`` alone.
+
+    ``tied``: another runtime chose other ones among equals, so that nothing behind a decision could be compared.
+    """
 
     error: float
     rounding: bool = False
+    tied: bool = False
 
     def within(self, tolerance: float) -> bool:
-        return self.rounding or self.error <= tolerance
+        return self.rounding or self.tied or self.error <= tolerance
 
 
 @dataclass(frozen=True)
 class Border:
     """The masked graph with the floats that go into its decisions as its last outputs, ``watched`` of them.
 
-    ``decides`` allows what lies behind a decision to move even where nothing is watched.
+    ``decides`` allows what lies behind a decision to move.  ``elsewhere``: in another runtime, which may order equals
+    in another way.
     """
 
     oracle: Graph
     watched: int = 0
     decides: bool = False
+    elsewhere: bool = False
 
     @classmethod
     def of(cls, oracle: Graph, values: list[Value], complete: bool) -> Border:
@@ -64,13 +71,47 @@ class Border:
         return relative_error(expected[:cut], found[:cut]), relative_error(expected[cut:], found[cut:])
 
 
+def found_again(
+    oracle: Graph, values: list[Value], inputs: list[Any], found: Outputs, watched: int, tolerance: float
+) -> tuple[Border, Outputs]:
+    """The border of another form of the masked graph, whose last ``watched`` outputs are its own.
+
+    Where it has as many of a size (axes of one position aside) as ``values`` has, each belongs to the nearest one.
+    Otherwise the form decides by something else, and those alone belong together that agree; of the others nothing is
+    known, and then the border is not complete: nothing behind it may move.
+    """
+    held = [v for v in values if v in oracle.producers()]
+    expected = run(runtime(oracle).observing(oracle, held), inputs)[len(oracle.outputs) :]
+    cut = len(found) - watched
+    counts = Counter(map(_sizes, expected)), Counter(map(_sizes, found[cut:]))
+    pairs: dict[int, NDArray[Any]] = {}
+    for x in found[cut:]:
+        size = _sizes(x)
+        alike = {k: x.reshape(e.shape) for k, e in enumerate(expected) if k not in pairs and _sizes(e) == size}
+        nearest = min(alike, key=lambda k: _error(expected[k], alike[k]), default=None)
+        as_many = counts[0][size] == counts[1][size]
+        if nearest is not None and (as_many or _error(expected[nearest], alike[nearest]) <= tolerance):
+            pairs[nearest] = alike[nearest]
+    border = Border.of(oracle, [held[k] for k in pairs], complete=len(pairs) == watched)
+    return replace(border, elsewhere=True), [*found[:cut], *pairs.values()]
+
+
+def _sizes(array: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(n for n in array.shape if n != 1)
+
+
 def difference(
     border: Border, inputs: list[Any], found: Outputs, tolerance: float, expected: Outputs | None = None
 ) -> Difference:
     """What ``found``, computed in float32, differs by from the outputs of the masked graph (``expected``, if known)."""
     expected = run(border.oracle, inputs) if expected is None else expected
     errors = border.errors(expected, found)
-    return Difference(max(errors), max(errors) > tolerance and _explained(border, inputs, expected, errors, tolerance))
+    if max(errors) <= tolerance:
+        return Difference(max(errors))
+    if _explained(border, inputs, expected, errors, tolerance):
+        return Difference(max(errors), rounding=True)
+    equals = any(np.unique(x).size < x.size for x in expected[len(expected) - border.watched :])
+    return Difference(max(errors), tied=border.decides and border.elsewhere and errors[1] <= tolerance and equals)
 
 
 def _explained(

@@ -275,8 +275,15 @@ def batch_axes(graph: Graph) -> list[int | None]:
 
 
 def observing(graph: Graph, values: list[Value]) -> Graph:
-    """``graph`` itself: what a module computes inside is not watched."""
-    return graph
+    """``graph`` with ``values``, as far as it computes them, as further outputs."""
+    made = graph.producers()
+    extra = [v for v in values if v in made and v not in graph.outputs]
+    seen = graph.copy()
+    seen.outputs += extra
+    leaves = [pytree.treespec_leaf() for _ in extra]
+    seen.source["outputs"] = (*graph.source["outputs"], *extra)
+    seen.source["out_spec"] = pytree.treespec_tuple([graph.source["out_spec"], *leaves])
+    return seen
 
 
 def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[Any]]:

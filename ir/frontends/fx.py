@@ -241,10 +241,11 @@ class _Reader:
         if node.target is operator.getitem:
             whole, k = node.args
             assert isinstance(whole, fx.Node) and isinstance(k, int)
-            self.env[node] = self.env[whole][k]
             self.alias[node] = self._root(whole)
             if whole in self.folded:
                 self.folded[node] = self.folded[whole][k]
+            else:
+                self.env[node] = self.env[whole][k]
             return
         kind = _kind(node.target)
         if kind.startswith(_DROPPED) or (not node.users and not _mutates(node.target)):

@@ -899,6 +899,20 @@ def statistics_of_the_batch() -> Made:
 
 
 @case
+def grid_of_coordinates() -> Made:
+    """Tensors out of a list that depends on no input."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = F.relu(m.a(x))
+        rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+        left, right = torch.linspace(0, 1, 8).chunk(2)
+        grid = torch.stack([rows, columns]).to(y) * torch.cat([right, left]).to(y)
+        return m.b(torch.cat([y, grid.expand(y.shape[0], -1, -1, -1)], 1))  # type: ignore[no-any-return]
+
+    return Net(run, a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(8, 4, 1)), image()
+
+
+@case
 def repeated_by_the_batch() -> Made:
     def run(m: Any, x: Tensor) -> Tensor:
         return m.b(F.relu(m.a(x)) + m.slope.repeat(x.shape[0], 1))  # type: ignore[no-any-return]
