@@ -38,6 +38,9 @@ LIMIT_S = 60.0
 
 _LARGEST_INPUTS = 1 << 22
 _LARGEST_MODEL, _LARGE_MODEL = 1 << 28, 1 << 24
+_CRASHES = 0xC0000000
+"""Exit codes from here on are crashes on Windows; elsewhere a crash is a signal."""
+
 _WORKER = Path(__file__).with_name("onnx_trial_worker.py")
 
 
@@ -97,13 +100,16 @@ class _Worker:
         return bool(select.select([pipe], [], [], LIMIT_S)[0])
 
     def _cause(self) -> str:
-        """How the process ended."""
-        with suppress(subprocess.TimeoutExpired):
+        """How the process ended; raises :class:`OSError` for one that ended by itself, which no model did to it."""
+        try:
             code = self.process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {LIMIT_S:g} s"
+        finally:
             self._end()
-            return signal.strsignal(-code) or f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._end()
-        return f"no answer within {LIMIT_S:g} s"
+        if 0 <= code < _CRASHES:
+            raise OSError(f"the process for trials ended with {code}")
+        return (code < 0 and signal.strsignal(-code)) or f"exit code {code}"
 
     def _end(self) -> None:
         self.process.kill()
@@ -152,7 +158,8 @@ def trial(
 
     ``file`` holds that very model, where there is one; ``path`` is what external tensors lie beside.
     """
-    if sum(math.prod(t.dims) for t in stored.values()) > _LARGEST_MODEL:
+    size = sum(math.prod(t.dims) for t in stored.values())
+    if size > _LARGEST_MODEL or getattr(sys, "frozen", False):  # a frozen program is no Python to run a file with
         yield Trial(None)
         return
     with TemporaryDirectory(prefix="prunec-") as folder:
@@ -168,5 +175,5 @@ def trial(
             examples = Path(folder, "examples.npz")
             np.savez(examples, **plain)  # type: ignore[arg-type]
         yield Trial(file, examples)
-        if sum(math.prod(t.dims) for t in stored.values()) > _LARGE_MODEL:
+        if size > _LARGE_MODEL:
             _Worker.stop()  # it holds the weights

@@ -124,8 +124,12 @@ def test_a_model_that_crashes_the_runtime_is_refused(tmp_path: Path, monkeypatch
 
 def test_without_another_process_a_model_counts_as_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     onnx_trial._Worker.stop()
-    monkeypatch.setattr(onnx_trial, "_WORKER", Path("no such file"))
-    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    with monkeypatch.context() as patched:
+        patched.setattr(onnx_trial, "_WORKER", Path("no such file"))
+        assert shapes(between(node("Relu", "h", "t"))) == {"x": (2, 3, 8, 8)}, "it ends before it answers"
+        patched.setattr(sys, "executable", "/no/such/program")
+        assert shapes(between(node("Relu", "h", "t"))) == {"x": (2, 3, 8, 8)}
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert shapes(between(node("Relu", "h", "t"))) == {"x": (2, 3, 8, 8)}
 
 
