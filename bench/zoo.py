@@ -5,7 +5,7 @@ Run from the root of the repository::
     python -m bench.zoo                        # all of them; what an interrupted run has is not done again
     python -m bench.zoo --frontend onnx        # the same from ONNX files, of torch's present exporter
     python -m bench.zoo --frontend onnx-script # of its older one
-    python -m bench.zoo timm:levit_128 x:lstm  # these alone, anew
+    python -m bench.zoo timm:levit_128 x:lstm  # these alone, anew; any of timm, torchvision, or an ONNX file
 
 Each model has a process of its own, with limits of time and memory.  The outcome of the peer (Torch-Pruning 1.6.1, with
 every hint that its examples use) is what ``zoo.csv`` says.  Results are lines of JSON in ``bench/results``.
@@ -40,10 +40,7 @@ def compile_one(name: str, frontend: str, ratio: float, seed: int) -> Row:
     """What compiling ``name`` gives; raises whatever goes wrong."""
     import prunec
 
-    from .zoo_models import build
-
-    model, inputs = build(name, seed)
-    with _as_source(model, inputs, frontend) as (source, example):
+    with _as_source(name, frontend, seed) as (source, example):
         start = time.perf_counter()
         result = prunec.compile(source, example, ratio=ratio, seed=seed, measure=False)
         seconds = time.perf_counter() - start
@@ -65,7 +62,14 @@ def compile_one(name: str, frontend: str, ratio: float, seed: int) -> Row:
 
 
 @contextlib.contextmanager
-def _as_source(model: Any, inputs: Any, frontend: str) -> Iterator[tuple[Any, Any]]:
+def _as_source(name: str, frontend: str, seed: int) -> Iterator[tuple[Any, Any]]:
+    """What is compiled, and its example inputs."""
+    if name.endswith(".onnx"):
+        yield Path(name), None
+        return
+    from .zoo_models import build
+
+    model, inputs = build(name, seed)
     if frontend == "fx":
         yield model, inputs
         return
@@ -183,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _all(options: argparse.Namespace) -> list[Row]:
     file = ROOT / "bench" / "results" / f"zoo-{options.frontend}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    wanted = options.models or list(zoo())
+    wanted = [str(Path(n).resolve()) if n.endswith(".onnx") else n for n in options.models] or list(zoo())
     known: dict[str, Row] = {}
     if file.exists() and not options.fresh:
         known = {row["model"]: row for row in map(json.loads, file.read_text().splitlines())}
@@ -192,7 +196,7 @@ def _all(options: argparse.Namespace) -> list[Row]:
             continue
         print(f"{name} …", file=sys.stderr, flush=True)
         known[name] = run(name, options)
-        file.write_text("".join(json.dumps(row) + "\n" for row in known.values()))
+        file.write_text("".join(json.dumps(row) + "\n" for row in known.values() if row["model"] in zoo()))
     return [known[name] for name in wanted]
 
 
