@@ -120,6 +120,7 @@ Macs = Callable[["Cost"], float]
 Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
 Letters = Callable[[Node], Iterable[str]]
 Contracts = Callable[[Node], Mapping[str, Sequence[int]]]
+ZeroPoint = Callable[[Node], Value | None]
 
 
 class AtDead(Protocol):
@@ -145,6 +146,11 @@ Zero = Callable[[Node, AtDead], bool]
 def nothing_summed(node: Node) -> Mapping[str, Sequence[int]]:
     """An op that sums over no letter."""
     return {}
+
+
+def no_zero_point(node: Node) -> Value | None:
+    """Zero is 0, as in floats."""
+    return None
 
 
 def no_letters(node: Node) -> Iterable[str]:
@@ -252,7 +258,8 @@ class Op:
     ``normalises`` maps an operand to the axes over which the node normalises or reduces; ``contracts`` are the letters
     over which values are multiplied and summed, with the operands that have them; ``keeps`` those whose positions must
     stay.  ``zero`` says whether results are zero where positions are dead.  ``coded`` are the operands that stand for
-    numbers where they are integers.
+    numbers where they are integers; ``zero_point`` is the value that stands for zero in the first result, where that
+    holds integers (None: 0).
     """
 
     name: str
@@ -267,6 +274,7 @@ class Op:
     zero: Zero = not_zero
     keeps: Letters = no_letters
     coded: Mapping[int, Coded] = field(default_factory=dict)
+    zero_point: ZeroPoint = no_zero_point
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -324,12 +332,14 @@ def declare(
     keeps: Letters = no_letters,
     zero: Zero = not_zero,
     coded: Mapping[int, Coded] = MappingProxyType({}),
+    zero_point: ZeroPoint = no_zero_point,
     **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
     parsed = Signature.parse(signature)
     summed = {letter: parsed.carriers(letter) for letter in contracts}
-    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: summed, zero, keeps, coded))
+    rules = (None, lambda node: summed, zero, keeps, coded, zero_point)
+    return _enter(Op(name, parsed, None, attributes, refit, macs, help, *rules))
 
 
 def moves(
@@ -341,6 +351,7 @@ def moves(
     contracts: Contracts = nothing_summed,
     zero: Zero = zero_after_first,
     coded: Mapping[int, Coded] = MappingProxyType({}),
+    zero_point: ZeroPoint = no_zero_point,
 ) -> Callable[[Rule], Rule]:
     """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results.
 
@@ -349,7 +360,8 @@ def moves(
 
     def enter(rule: Rule) -> Rule:
         help = (rule.__doc__ or "").strip()
-        _enter(Op(name, None, rule, {}, refit, macs, help, normalises, contracts, zero, coded=coded))
+        rules = (normalises, contracts, zero, no_letters, coded, zero_point)
+        _enter(Op(name, None, rule, {}, refit, macs, help, *rules))
         return rule
 
     return enter

@@ -780,7 +780,8 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
         flat = [p[0] for p in attrs["pads"]] + [p[1] for p in attrs["pads"]]
         if opset(graph) < 11:
             return "Pad", new_call("Pad", list(inputs), pads=flat)
-        return "Pad", new_call("Pad", [*inputs, literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))])
+        sizes = literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))
+        return "Pad", new_call("Pad", [inputs[0], sizes, *inputs[1:]])
     raise ValueError(f"the onnx dialect cannot make op {op!r}")
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from ..axes import Axes, pinned
 from ..errors import Declined
-from ..graph import Node
-from ..opset import Coded, Contracts, Fitting, Site, declare, moves, zero_after_first, zero_after_operands
+from ..graph import Node, Value
+from ..opset import Coded, Contracts, Fitting, Site, always_zero, declare, moves, zero_after_first, zero_after_operands
 from ..signature import Signature, apply
 from .conv import layer_macs
 from .linear import matmul_macs
@@ -24,7 +24,12 @@ def _everything(node: Node) -> Mapping[int, tuple[int, ...]]:
     return {0: tuple(range(len(node.inputs[0].shape or ()))) if node.inputs[0] is not None else ()}
 
 
-@moves("quantise_dynamic", normalises=_everything)
+def _measured(node: Node) -> Value | None:
+    """The zero point that comes with the range: the third result."""
+    return node.outputs[2] if len(node.outputs) > 2 else None
+
+
+@moves("quantise_dynamic", normalises=_everything, zero=always_zero, zero_point=_measured)
 def quantise_dynamic(site: Site) -> list[Axes]:
     """Numbers to integers by their own range, which is that of the survivors; then the scale and the zero point."""
     return [list(site.x), *([pinned(d) for d in shape] for shape in site.shapes[1:])]

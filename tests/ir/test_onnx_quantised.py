@@ -17,8 +17,9 @@ from prunec.ir.codes import codes
 from prunec.ir.emit.onnx import emit, run, sample_inputs
 from prunec.passes.rewrite import eliminate, mask
 
-from .test_onnx_frontend import HEAD, analysed, build, node, weight
+from .test_onnx_frontend import HEAD, analysed, build, compact, node, weight
 
+MS = "com.microsoft"
 UNITS = 8 + 6
 ZERO = 7
 """A zero point that is not zero: a removed weight is this number."""
@@ -116,19 +117,18 @@ def operators() -> tuple[ModelProto, int]:
         weights |= dict(zip((f"{name}q", f"{name}s", f"{name}z"), stored_as(weight(*shape), axis == 0, axis)))
         weights[f"{name}z"] = np.zeros_like(weights[f"{name}z"])
     weights |= {"b1": np.arange(8, dtype=np.int32) * 50, "add": np.arange(8, dtype=np.uint8).reshape(8, 1, 1) + 120}
-    ms = "com.microsoft"
     nodes = [
         node("QuantizeLinear", "x s z", "xq"),
         node("QLinearConv", "xq s z w1q w1s w1z s z b1", "a"),
         node("QLinearConv", "a s z w2q w2s w2z s z", "b", group=8),
-        node("QLinearAdd", "b s z add s z s z", "c", domain=ms),
-        node("QLinearGlobalAveragePool", "c s z s z", "d", domain=ms),
+        node("QLinearAdd", "b s z add s z s z", "c", domain=MS),
+        node("QLinearGlobalAveragePool", "c s z s z", "d", domain=MS),
         node("Flatten", "d", "e"),
         node("QLinearMatMul", "e s z w3q w3s w3z s z", "f"),
         node("DequantizeLinear", "f s z", "y"),
     ]
     model = build(nodes, weights)
-    model.opset_import.append(helper.make_opsetid(ms, 1))
+    model.opset_import.append(helper.make_opsetid(MS, 1))
     return model, 8
 
 
@@ -152,6 +152,61 @@ def dynamic() -> tuple[ModelProto, int]:
 @pytest.mark.parametrize(("model", "units"), [operators(), dynamic()], ids=["operators", "dynamic"])
 def test_layers_on_integers(model: ModelProto, units: int) -> None:
     assert_exact(model, units)
+
+
+# ---------------------------------------------------------------------- sums over rows of codes
+
+
+def mixed(*nodes: onnx.NodeProto, **weights: Any) -> ModelProto:
+    """Between h (2, 10, 8), rows of a product, and t, whose rows are summed over with factors that are not zero."""
+    first = [node("MatMul", "x a", "e"), node("MatMul", "r e", "h")]
+    last = [
+        node("MatMul", "x c", "f"),
+        node("Sigmoid", "f", "g"),
+        node("MatMul", "g t", "o"),
+        node("MatMul", "o v", "y"),
+    ]
+    ends = {"a": weight(12, 8), "r": weight(10, 6), "c": weight(12, 10), "v": weight(8, 3)}
+    numbers = {"s": np.float32(0.05), "s1": np.float32(0.02), "z": np.uint8(100), "z1": np.uint8(140)}
+    model = build([*first, *nodes, *last], ends | numbers | weights, {"x": (2, 6, 12)})
+    model.opset_import.append(helper.make_opsetid(MS, 1))
+    return model
+
+
+def layer(name: str, *shape: int, axis: int = 0, per_channel: bool = False) -> dict[str, Any]:
+    """A weight of integers, with its scale and zero point."""
+    return dict(zip((f"{name}q", f"{name}s", f"{name}z"), stored_as(weight(*shape), per_channel, axis)))
+
+
+MEASURED = node("DynamicQuantizeLinear", "h", "q qs qz")
+TO_FLOAT = node("MatMulIntegerToFloat", "q wq qs ws qz wz", "t", domain=MS)
+
+MIXED: dict[str, tuple[ModelProto, int]] = {
+    "measured": (mixed(MEASURED, node("DequantizeLinear", "q qs qz", "t")), 8 + 10),
+    "measured_rows_of_a_layer": (mixed(MEASURED, TO_FLOAT, **layer("w", 8, 8)), 8 + 8 + 10),
+    "measured_columns_of_a_layer": (
+        mixed(
+            node("Transpose", "e", "et", perm=[0, 2, 1]), node("DynamicQuantizeLinear", "et", "q qs qz"),
+            node("MatMulIntegerToFloat", "q wq qs ws qz wz", "p", domain=MS),
+            node("Transpose", "p", "t", perm=[0, 2, 1]), **layer("w", 6, 10, axis=1),
+        ),
+        8 + 10,
+    ),
+    "measured_though_not_zero": (
+        mixed(
+            node("Sigmoid", "h", "k"), node("DynamicQuantizeLinear", "k", "q qs qz"),
+            node("DequantizeLinear", "q qs qz", "t"),
+        ),
+        8 + 10,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_of_codes(name: str) -> None:
+    model, units = MIXED[name]
+    _, groups = compact(model, units)
+    assert not groups.analysis.opaque
 
 
 def test_tables_of_integers() -> None:
