@@ -121,13 +121,17 @@ Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
 Letters = Callable[[Node], Iterable[str]]
 Contracts = Callable[[Node], Mapping[str, Sequence[int]]]
 ZeroPoint = Callable[[Node], Value | None]
+Carried = Callable[[Node], Sequence[Value | None]]
 
 
 class AtDead(Protocol):
-    """What is known of the masked network's values at dead positions."""
+    """What is known of the masked network's values at dead positions, by the node that reads them."""
 
     def __call__(self, value: Value | None) -> bool:
-        """Whether ``value`` is surely zero wherever a position is dead."""
+        """Whether ``value`` is surely zero wherever a position is dead, or stands for zero as the node reads it."""
+
+    def holds(self, value: Value | None, number: float) -> bool:
+        """Whether ``value`` stands for zero wherever a position is dead, and is ``number`` there."""
 
     def computed(self, node: Node) -> bool:
         """Whether computing ``node`` on numbers, zeros where operands are zero, gives zero."""
@@ -146,6 +150,21 @@ Zero = Callable[[Node, AtDead], bool]
 def nothing_summed(node: Node) -> Mapping[str, Sequence[int]]:
     """An op that sums over no letter."""
     return {}
+
+
+def nothing_carried(node: Node) -> Sequence[Value | None]:
+    """Results are computed."""
+    return ()
+
+
+def first_carried(node: Node) -> Sequence[Value | None]:
+    """Results are made of elements of the first operand."""
+    return node.inputs[:1]
+
+
+def all_carried(node: Node) -> Sequence[Value | None]:
+    """Results are made of elements of the operands."""
+    return node.inputs
 
 
 def no_zero_point(node: Node) -> Value | None:
@@ -259,7 +278,8 @@ class Op:
     over which values are multiplied and summed, with the operands that have them; ``keeps`` those whose positions must
     stay.  ``zero`` says whether results are zero where positions are dead.  ``coded`` are the operands that stand for
     numbers where they are integers; ``zero_point`` is the value that stands for zero in the first result, where that
-    holds integers (None: 0).
+    holds integers (None: 0).  ``carries`` are the operands of whose elements the results are made, unchanged: what
+    stands for zero there does so in the results.
     """
 
     name: str
@@ -275,6 +295,7 @@ class Op:
     keeps: Letters = no_letters
     coded: Mapping[int, Coded] = field(default_factory=dict)
     zero_point: ZeroPoint = no_zero_point
+    carries: Carried = nothing_carried
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -333,12 +354,13 @@ def declare(
     zero: Zero = not_zero,
     coded: Mapping[int, Coded] = MappingProxyType({}),
     zero_point: ZeroPoint = no_zero_point,
+    carries: Carried = nothing_carried,
     **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
     parsed = Signature.parse(signature)
     summed = {letter: parsed.carriers(letter) for letter in contracts}
-    rules = (None, lambda node: summed, zero, keeps, coded, zero_point)
+    rules = (None, lambda node: summed, zero, keeps, coded, zero_point, carries)
     return _enter(Op(name, parsed, None, attributes, refit, macs, help, *rules))
 
 
@@ -349,18 +371,22 @@ def moves(
     macs: Macs | None = None,
     normalises: Normalised | None = None,
     contracts: Contracts = nothing_summed,
-    zero: Zero = zero_after_first,
+    zero: Zero | None = None,
     coded: Mapping[int, Coded] = MappingProxyType({}),
     zero_point: ZeroPoint = no_zero_point,
+    carries: Carried = nothing_carried,
 ) -> Callable[[Rule], Rule]:
     """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results.
 
-    Zeros move with the positions of the first operand, unless ``zero`` says otherwise.
+    Elements move with the positions of the first operand, zeros among them, unless ``zero`` says otherwise.
     """
+    if zero is None:
+        zero, carries = zero_after_first, first_carried
+    known = zero
 
     def enter(rule: Rule) -> Rule:
         help = (rule.__doc__ or "").strip()
-        rules = (normalises, contracts, zero, no_letters, coded, zero_point)
+        rules = (normalises, contracts, known, no_letters, coded, zero_point, carries)
         _enter(Op(name, None, rule, {}, refit, macs, help, *rules))
         return rule
 

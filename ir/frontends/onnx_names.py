@@ -122,7 +122,12 @@ def _quantise(a: Arguments) -> dict[str, Any]:
     """Blocks along the axis, if there are any, show in the rank of the scale."""
     scale = operand(a, 1)
     single = scale is None or scale.shape is None or math.prod(scale.shape) == 1
-    return {"dim": 0 if single else axis_of(_attribute(a, "axis", 1), _x(a))}
+    function = "number" if a["op_type"] == "DequantizeLinear" else "code"
+    return {"dim": 0 if single else axis_of(_attribute(a, "axis", 1), _x(a)), "function": function}
+
+
+def _function(name: str) -> Read:
+    return lambda a: {"function": name}
 
 
 def _gemm_quantised(a: Arguments) -> dict[str, Any]:
@@ -676,7 +681,8 @@ NAMES: Table = {
     "MatMulInteger": Spelling("matmul_quantised", ("0", "1", "", "", "2", "", "3")),
     "com.microsoft::MatMulIntegerToFloat": Spelling("matmul_quantised", tuple("0162435")),
     "com.microsoft::QGemm": Spelling("linear_quantised", tuple("036124578"), _gemm_quantised),
-    **_same("elementwise_quantised", "com.microsoft::QLinearAdd com.microsoft::QLinearMul", _first(8)),
+    "com.microsoft::QLinearAdd": Spelling("elementwise_quantised", _first(8), _function("sum")),
+    "com.microsoft::QLinearMul": Spelling("elementwise_quantised", _first(8), _function("product")),
     **_same("elementwise", "com.microsoft::QLinearSigmoid com.microsoft::QLinearLeakyRelu", _first(1)),
     "com.microsoft::QLinearSoftmax": Spelling("scan", _first(1), _softmax_quantised),
     "com.microsoft::QLinearConcat": Spelling("cat", None, _cat),

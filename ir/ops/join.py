@@ -6,7 +6,7 @@ import numpy as np
 
 from ..axes import Axes, pinned
 from ..errors import Declined
-from ..opset import Fitting, Site, moves, zero_after_operands
+from ..opset import Fitting, Site, all_carried, moves, zero_after_operands
 
 
 def _operands(site: Site) -> list[Axes]:
@@ -23,7 +23,7 @@ def _tie(site: Site, operands: list[Axes], besides: int | None) -> None:
                 site.atoms.unify(a, b)
 
 
-@moves("cat", zero=zero_after_operands)
+@moves("cat", zero=zero_after_operands, carries=all_carried)
 def cat(site: Site) -> list[Axes]:
     """Concatenation along ``dim``: the axis is the operands' axes, one after another."""
     d, operands = int(site.attrs["dim"]), [a for a in _operands(site) if len(a) == len(site.shape)]
@@ -32,7 +32,7 @@ def cat(site: Site) -> list[Axes]:
     return [[joined if k == d else a for k, a in enumerate(operands[0])]]
 
 
-@moves("stack", zero=zero_after_operands)
+@moves("stack", zero=zero_after_operands, carries=all_carried)
 def stack(site: Site) -> list[Axes]:
     """Operands side by side on a new axis ``dim``, which is kept."""
     d, operands = int(site.attrs["dim"]), _operands(site)

@@ -12,10 +12,22 @@ from collections.abc import Mapping
 from ..axes import Axes, pinned
 from ..errors import Declined
 from ..graph import Node, Value
-from ..opset import Coded, Contracts, Fitting, Site, always_zero, declare, moves, zero_after_first, zero_after_operands
+from ..opset import (
+    AtDead,
+    Coded,
+    Contracts,
+    Fitting,
+    Site,
+    ZeroPoint,
+    always_zero,
+    declare,
+    moves,
+    zero_after_first,
+    zero_after_weights,
+)
 from ..signature import Signature, apply
 from .conv import layer_macs
-from .linear import matmul_macs
+from .linear import matmul_macs, product_zero
 
 _PER_TENSOR = "*"
 
@@ -39,9 +51,22 @@ def _dim(node: Node) -> int:
     return int(node.attrs["dim"])
 
 
-@moves("quantise", zero=zero_after_first, coded={0: Coded(1, 2, _dim)})
+def _of_codes(node: Node) -> Value | None:
+    """Integers have the zero point, numbers none."""
+    return None if node.attrs["function"] == "number" else node.inputs[2]
+
+
+def _operand(k: int) -> ZeroPoint:
+    """The zero point of the result is operand ``k``."""
+    return lambda node: node.inputs[k] if k < len(node.inputs) else None
+
+
+@moves("quantise", zero=zero_after_first, coded={0: Coded(1, 2, _dim)}, zero_point=_of_codes)
 def quantise(site: Site) -> list[Axes]:
-    """Numbers to integers, or back: ``x, scale, zero point``, the last two single or one a position of axis ``dim``."""
+    """Numbers to integers (``function`` is ``code``), or back (``number``): ``x, scale, zero point``.
+
+    The last two are single, or have one for each position of axis ``dim``.
+    """
     for axes in site.axes[1:]:
         if axes is None or math.prod(map(len, axes)) == 1:
             continue
@@ -72,20 +97,31 @@ def _beside(axes: Axes | None, along: str) -> str:
     return along
 
 
+def _first_axis(node: Node) -> int:
+    return 0
+
+
 def _coded(axis: int) -> dict[int, Coded]:
-    return {0: Coded(3, 4, lambda node: 0), 1: Coded(5, 6, lambda node: axis), 2: Coded(None, None, lambda node: 0)}
+    return {0: Coded(3, 4, _first_axis), 1: Coded(5, 6, lambda node: axis), 2: Coded(None, None, _first_axis)}
 
 
 def _groups(fitting: Fitting) -> dict[str, object]:
     return {"groups": fitting.site.count(fitting.alive, "g")}
 
 
+def _elementwise_zero(node: Node, at_dead: AtDead) -> bool:
+    """A product is zero where one factor is, a sum where both terms are and none is broadcast."""
+    zeros = (v is not None and at_dead(v) and at_dead.spans(v, node.output) for v in (node.inputs[0], node.inputs[3]))
+    return any(zeros) if node.attrs["function"] == "product" else all(zeros)
+
+
 declare(
     "elementwise_quantised",
     "..., *, *, ..., *, *, *, * -> ...",
     "A sum or product of integers, each operand with its scale and zero point after it.",
-    zero=zero_after_operands,
-    coded={0: Coded(1, 2, lambda node: 0), 3: Coded(4, 5, lambda node: 0)},
+    zero=_elementwise_zero,
+    coded={0: Coded(1, 2, _first_axis), 3: Coded(4, 5, _first_axis)},
+    zero_point=_operand(7),
 )
 
 
@@ -94,19 +130,44 @@ def _summed_over(letter: str) -> Contracts:
     return lambda node: {letter: (0, 1)}
 
 
-@moves("conv_quantised", refit=_groups, macs=layer_macs, contracts=_summed_over("i"), coded=_coded(0))
+_result = _operand(8)
+
+
+@moves(
+    "conv_quantised",
+    refit=_groups,
+    macs=layer_macs,
+    contracts=_summed_over("i"),
+    zero=zero_after_weights(1),
+    coded=_coded(0),
+    zero_point=_result,
+)
 def conv_quantised(site: Site) -> list[Axes]:
     """Convolution on integers."""
     return _applied(site, "B (g i) *, (g o) i *, (g o) -> B (g o) *", "(g o)")
 
 
-@moves("linear_quantised", macs=layer_macs, contracts=_summed_over("i"), coded=_coded(0))
+@moves(
+    "linear_quantised",
+    macs=layer_macs,
+    contracts=_summed_over("i"),
+    zero=zero_after_weights(-1),
+    coded=_coded(0),
+    zero_point=_result,
+)
 def linear_quantised(site: Site) -> list[Axes]:
     """Linear layer on integers, weight (out, in)."""
     return _applied(site, "... i, o i, o -> ... o", "o")
 
 
-@moves("matmul_quantised", macs=matmul_macs, contracts=_summed_over("k"), zero=zero_after_operands, coded=_coded(-1))
+@moves(
+    "matmul_quantised",
+    macs=matmul_macs,
+    contracts=_summed_over("k"),
+    zero=product_zero,
+    coded=_coded(-1),
+    zero_point=_result,
+)
 def matmul_quantised(site: Site) -> list[Axes]:
     """Matrix product on integers, weight (…, in, out)."""
     return _applied(site, "... m k, ... k n, n -> ... m n", "n")

@@ -14,10 +14,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import prunec
 from prunec.ir.codes import codes
-from prunec.ir.emit.onnx import emit, run, sample_inputs
+from prunec.ir.emit.onnx import emit, observing, run, sample_inputs
+from prunec.ir.graph import Value
+from prunec.ir.zeros import Zeros
 from prunec.passes.rewrite import eliminate, mask
 
-from .test_onnx_frontend import HEAD, analysed, build, compact, node, weight
+from .test_onnx_frontend import HEAD, analysed, build, compact, ints, node, weight
 
 MS = "com.microsoft"
 UNITS = 8 + 6
@@ -179,7 +181,17 @@ def layer(name: str, *shape: int, axis: int = 0, per_channel: bool = False) -> d
 
 
 MEASURED = node("DynamicQuantizeLinear", "h", "q qs qz")
+QUANTISED = node("QuantizeLinear", "h s z", "q")
+CHANNELS = {"sc": np.full(8, 0.05, np.float32), "zc": np.arange(100, 108).astype(np.uint8)}
 TO_FLOAT = node("MatMulIntegerToFloat", "q wq qs ws qz wz", "t", domain=MS)
+
+
+def biased(made: onnx.NodeProto, bias: str) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(made)
+    copy.input.append(bias)
+    return copy
+
 
 MIXED: dict[str, tuple[ModelProto, int]] = {
     "measured": (mixed(MEASURED, node("DequantizeLinear", "q qs qz", "t")), 8 + 10),
@@ -199,14 +211,138 @@ MIXED: dict[str, tuple[ModelProto, int]] = {
         ),
         8 + 10,
     ),
+    "read_with_its_zero_point": (mixed(QUANTISED, node("DequantizeLinear", "q s z", "t")), 8 + 10),
+    "read_with_another": (mixed(QUANTISED, node("DequantizeLinear", "q s z1", "t")), 8),
+    "read_with_that_of_another_range": (
+        mixed(MEASURED, node("DynamicQuantizeLinear", "x", "xq xs xz"), node("DequantizeLinear", "q qs xz", "t")), 8
+    ),
+    "read_as_they_are": (mixed(QUANTISED, node("Cast", "q", "t", to=TensorProto.FLOAT)), 8),
+    "moved": (
+        mixed(
+            MEASURED, node("Transpose", "q", "m", perm=[1, 0, 2]), node("Transpose", "m", "n", perm=[1, 0, 2]),
+            node("DequantizeLinear", "n qs qz", "t"),
+        ),
+        8 + 10,
+    ),
+    "channels_moved": (
+        mixed(
+            node("QuantizeLinear", "h sc zc", "q", axis=2), node("Transpose", "q", "m", perm=[1, 0, 2]),
+            node("Transpose", "m", "n", perm=[1, 0, 2]), node("DequantizeLinear", "n sc zc", "t", axis=2), **CHANNELS,
+        ),
+        8,
+    ),
+    "channels": (
+        mixed(
+            node("QuantizeLinear", "h sc zc", "q", axis=2), node("DequantizeLinear", "q sc zc", "t", axis=2), **CHANNELS
+        ),
+        8 + 10,
+    ),
+    **{
+        f"joined_{z}": (
+            mixed(
+                QUANTISED, node("QuantizeLinear", f"h s {z}", "p"), node("Concat", "q p", "j", axis=2),
+                node("DequantizeLinear", "j s z", "k"), node("MatMul", "k w", "t"), w=weight(16, 8),
+            ),
+            units,
+        )
+        for z, units in (("z", 8 + 8 + 10), ("z1", 8 + 8))
+    },
+    **{
+        f"padded_by_{z}": (
+            mixed(
+                QUANTISED, node("Pad", f"q pads {z}", "p"), node("DequantizeLinear", "p s z", "k"),
+                node("MatMul", "k w", "t"), w=weight(9, 8), pads=ints(0, 0, 0, 0, 0, 1),
+            ),
+            units,
+        )
+        for z, units in (("z", 9 + 8 + 10), ("z1", 9 + 8))
+    },
+    **{
+        f"{kind}_{name}_{z}": (
+            mixed(
+                QUANTISED, node(kind, f"q s z {name} s {z} s z1", "p", domain=MS),
+                node("DequantizeLinear", "p s z1", "t"),
+                bias=np.arange(90, 98).astype(np.uint8), one=np.uint8(150),
+            ),
+            units,
+        )
+        for kind, name, z, units in (
+            ("QLinearAdd", "q", "z", 8 + 10), ("QLinearAdd", "q", "z1", 8), ("QLinearAdd", "bias", "z", 8),
+            ("QLinearAdd", "one", "z", 8), ("QLinearMul", "bias", "z", 8 + 10), ("QLinearMul", "one", "z", 8 + 10),
+        )
+    },
+    **{
+        f"{kind}_{z}": (mixed(QUANTISED, *nodes, **layer("w", 8, 8)), units)
+        for z, units in (("z", 8 + 8 + 10), ("z1", 8 + 8))
+        for kind, nodes in (
+            ("product", [node("QLinearMatMul", f"q s {z} wq ws wz s z", "p"), node("DequantizeLinear", "p s z", "t")]),
+            ("product_32", [node("MatMulInteger", f"q wq {z} wz", "i"), node("Cast", "i", "t", to=TensorProto.FLOAT)]),
+        )
+    },
+    "biased_product": (mixed(MEASURED, biased(TO_FLOAT, "b"), **layer("w", 8, 8), b=weight(8)), 8 + 8),
+    **{
+        f"gemm_{transposed}_{bias}": (
+            mixed(
+                QUANTISED, node("Reshape", "q flat", "p"),
+                node("QGemm", f"p s z wq ws wz {bias} s z1", "k", domain=MS, transB=transposed),
+                node("Reshape", "k back", "l"), node("DequantizeLinear", "l s z1", "t"), flat=ints(20, 8),
+                back=ints(2, 10, 8), b=np.arange(-300, 500, 100).astype(np.int32), **layer("w", 8, 8),
+            ),
+            units,
+        )
+        for transposed in (0, 1)
+        for bias, units in (("_", 8 + 8 + 10), ("b", 8 + 8))
+    },
+    "largest": (
+        mixed(
+            QUANTISED, node("ReduceMax", "q last", "p", keepdims=1), node("DequantizeLinear", "p s z", "k"),
+            node("MatMul", "k w", "t"), w=weight(1, 8), last=ints(2),
+        ),
+        8 + 8,
+    ),
+    "places_of_the_largest": (
+        mixed(
+            node("TopK", "h two", "m i", axis=2), node("Cast", "i", "k", to=TensorProto.FLOAT),
+            node("MatMul", "k w", "t"), two=ints(2), w=weight(2, 8),
+        ),
+        8,
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MIXED)
 def test_rows_of_codes(name: str) -> None:
+    """Rows are free where their dead positions are zero, as they are read in the end."""
     model, units = MIXED[name]
     _, groups = compact(model, units)
     assert not groups.analysis.opaque
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_is_said_to_be_zero_is(name: str) -> None:
+    """Each value of the masked network that is said to be zero at its dead positions holds its zero point there."""
+    graph, groups, _, alive = halved(MIXED[name][0])
+    analysis, zeros = groups.analysis, Zeros(graph, groups.analysis.axes).follow()
+    masked = mask(analysis, alive)
+    said = [v for v in masked.producers() if v in zeros.zero and v not in masked.outputs]
+    points = {v: p for v in said if isinstance(p := zeros.points.get(v, 0), Value)}
+    watched = list(dict.fromkeys([*said, *points.values()]))
+    seen = dict(zip(watched, run(observing(masked, watched), sample_inputs(graph, 0))[-len(watched) :], strict=True))
+    for value in said:
+        point = zeros.points.get(value, 0)
+        numbers = seen[value].astype(np.float64) - np.asarray(
+            seen[points[value]] if value in points else along(value, point)
+        )
+        for d, axis in enumerate(analysis.axes[value]):
+            assert not numbers.compress(~alive[axis], axis=d).any(), value
+
+
+def along(value: Value, point: Any) -> Any:
+    """A zero point that broadcasts over ``value``."""
+    if not isinstance(point, tuple):
+        return point
+    axis, numbers = point
+    return np.reshape(numbers, [-1 if d == axis else 1 for d in range(len(value.shape or ()))])
 
 
 def test_tables_of_integers() -> None:
