@@ -683,12 +683,12 @@ NAMES: Table = {
     "com.microsoft::QGemm": Spelling("linear_quantised", tuple("036124578"), _gemm_quantised),
     "com.microsoft::QLinearAdd": Spelling("elementwise_quantised", _first(8), _function("sum")),
     "com.microsoft::QLinearMul": Spelling("elementwise_quantised", _first(8), _function("product")),
-    **_same("elementwise", "com.microsoft::QLinearSigmoid com.microsoft::QLinearLeakyRelu", _first(1)),
-    "com.microsoft::QLinearSoftmax": Spelling("scan", _first(1), _softmax_quantised),
-    "com.microsoft::QLinearConcat": Spelling("cat", None, _cat),
-    **_same(
-        "pool", "com.microsoft::QLinearGlobalAveragePool com.microsoft::QLinearAveragePool", _first(1), _pool_quantised
-    ),
+    "com.microsoft::QLinearSigmoid": Spelling("activation_quantised", _first(5), _function("sigmoid")),
+    "com.microsoft::QLinearLeakyRelu": Spelling("activation_quantised", _first(5), _function("leaky_relu")),
+    "com.microsoft::QLinearSoftmax": Spelling("softmax_quantised", _first(5), _softmax_quantised),
+    "com.microsoft::QLinearConcat": Spelling("cat_quantised", None, _cat),
+    "com.microsoft::QLinearGlobalAveragePool": Spelling("pool_quantised", _first(5), _pool_quantised),
+    "com.microsoft::QLinearAveragePool": Spelling("pool_quantised", _first(5), _pool_quantised),
     "LSTM": Spelling("recurrent_stacked", _first(8), _recurrent(4), renamed(hidden="hidden_size")),
     "GRU": Spelling("recurrent_stacked", _first(6), _recurrent(3), renamed(hidden="hidden_size")),
     "RNN": Spelling("recurrent_stacked", _first(6), _recurrent(1), renamed(hidden="hidden_size")),
@@ -741,8 +741,6 @@ def _variant(
         return "matmul_t", spelling.operands
     if kind in ("Gemm", "com.microsoft::FusedGemm") and not _transb(a):
         return "linear_t", spelling.operands
-    if kind == "com.microsoft::QLinearConcat":  # after its own scale and zero point, each operand before its own
-        return "cat", tuple(str(k) for k in range(2, len(a["inputs"]), 3))
     if kind == "com.microsoft::QGemm" and not _transb(a):
         return "matmul_quantised", spelling.operands
     if kind == "Gather":

@@ -7,7 +7,7 @@ zero points after their operands: ``x, weight, bias``, then scale and zero point
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..axes import Axes, pinned
 from ..errors import Declined
@@ -22,11 +22,14 @@ from ..opset import (
     always_zero,
     declare,
     moves,
+    not_zero,
     zero_after_first,
     zero_after_weights,
 )
 from ..signature import Signature, apply
-from .conv import layer_macs
+from .conv import layer_macs, pool
+from .elementwise import scan
+from .join import joined
 from .linear import matmul_macs, product_zero
 
 _PER_TENSOR = "*"
@@ -123,6 +126,68 @@ declare(
     coded={0: Coded(1, 2, _first_axis), 3: Coded(4, 5, _first_axis)},
     zero_point=_operand(7),
 )
+
+
+def _pin_beside(site: Site, parts: Iterable[int]) -> None:
+    """Scales and zero points, the operands that are not ``parts``, are single."""
+    for k, axes in enumerate(site.axes):
+        for axis in () if k in parts or axes is None else axes:
+            site.pin(axis, "a scale or a zero point")
+
+
+def _activated(node: Node, at_dead: AtDead) -> bool:
+    return node.attrs["function"] == "leaky_relu" and at_dead(node.inputs[0])
+
+
+_ONE: Mapping[int, Coded] = {0: Coded(1, 2, _first_axis)}
+"""``x``, its scale and zero point, then those of the result."""
+
+
+@moves("activation_quantised", zero=_activated, coded=_ONE, zero_point=_operand(4))
+def activation_quantised(site: Site) -> list[Axes]:
+    """A ``function`` of integers: ``x``, its scale and zero point, those of the result."""
+    _pin_beside(site, (0,))
+    return [list(site.x)]
+
+
+@moves("pool_quantised", zero=zero_after_first, coded=_ONE, zero_point=_operand(4))
+def pool_quantised(site: Site) -> list[Axes] | Axes:
+    """A pool of integers: ``x``, its scale and zero point, those of the result."""
+    _pin_beside(site, (0,))
+    return pool(site)
+
+
+@moves("softmax_quantised", zero=not_zero, coded=_ONE, zero_point=_operand(4))
+def softmax_quantised(site: Site) -> list[Axes] | Axes:
+    """Softmax of integers over ``dims``, which are kept: a removed position is a code that only the reader knows."""
+    _pin_beside(site, (0,))
+    return scan(site)
+
+
+_MOST_PARTS = 256
+
+
+def _parts(node: Node) -> range:
+    return range(2, len(node.inputs), 3)
+
+
+def _parts_zero(node: Node, at_dead: AtDead) -> bool:
+    return all(at_dead(node.inputs[k]) for k in _parts(node))
+
+
+@moves(
+    "cat_quantised",
+    zero=_parts_zero,
+    coded={k: Coded(k + 1, k + 2, _first_axis) for k in range(2, 3 * _MOST_PARTS, 3)},
+    zero_point=_operand(1),
+)
+def cat_quantised(site: Site) -> list[Axes]:
+    """Concatenation along ``dim``: scale and zero point of the result, then each part with its own."""
+    parts = _parts(site.node)
+    if len(parts) >= _MOST_PARTS:
+        raise Declined(f"{len(parts)} parts")
+    _pin_beside(site, parts)
+    return joined(site, [site.axes[k] for k in parts])
 
 
 def _summed_over(letter: str) -> Contracts:

@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 import prunec
 from prunec.ir.codes import codes
 from prunec.ir.emit.onnx import emit, observing, run, sample_inputs
+from prunec.ir.frontends.onnx import from_onnx
 from prunec.ir.graph import Value
 from prunec.ir.zeros import Zeros
 from prunec.passes.rewrite import eliminate, mask
@@ -56,7 +57,8 @@ def quantised(per_channel: bool) -> ModelProto:
 def halved(model: ModelProto) -> tuple[Any, Any, Any, NDArray[Any]]:
     graph, groups = analysed(model)
     rng = np.random.default_rng(0)
-    dropped = np.concatenate([rng.permutation(g.units)[: len(g) // 2] for g in groups.groups])
+    halves = [rng.permutation(g.units)[: len(g) // 2] for g in groups.groups]
+    dropped = np.concatenate([np.zeros(0, np.int64), *halves])
     alive = groups.alive(dropped)
     return graph, groups, eliminate(groups.analysis, alive), alive
 
@@ -307,6 +309,41 @@ MIXED: dict[str, tuple[ModelProto, int]] = {
         ),
         8,
     ),
+    **{
+        f"joined_as_{made}_from_{read}": (
+            mixed(
+                QUANTISED, node("QuantizeLinear", "h s1 z1", "p"),
+                node("QLinearConcat", f"s1 {made} q s z p s1 {read}", "j", domain=MS, axis=2),
+                node("DequantizeLinear", "j s1 z1", "k"), node("MatMul", "k w", "t"), w=weight(16, 8),
+            ),
+            units,
+        )
+        for made, read, units in (("z1", "z1", 8 + 8 + 10), ("z", "z1", 8 + 8), ("z1", "z", 8 + 8))
+    },
+    **{
+        f"{kind}_as_{z}": (
+            mixed(
+                QUANTISED, node(kind, f"q s z s {z}", "p", domain=MS, **options),
+                node("DequantizeLinear", "p s z1", "t"),
+            ),
+            units,
+        )
+        for kind, z, units, options in (
+            ("QLinearLeakyRelu", "z1", 8 + 10, {"alpha": 0.1}), ("QLinearLeakyRelu", "z", 8, {"alpha": 0.1}),
+            ("QLinearSigmoid", "z1", 8, {}), ("QLinearSoftmax", "z1", 0, {"axis": -1, "opset": 13}),
+        )
+    },
+    **{
+        f"averaged_as_{z}": (
+            mixed(
+                QUANTISED, node("Unsqueeze", "q at", "p"),
+                node("QLinearAveragePool", f"p s z s {z}", "k", domain=MS, kernel_shape=[1, 3], pads=[0, 1, 0, 1]),
+                node("Squeeze", "k at", "l"), node("DequantizeLinear", "l s z1", "t"), at=ints(2),
+            ),
+            units,
+        )
+        for z, units in (("z1", 10), ("z", 0))
+    },
 }  # fmt: skip
 
 
@@ -343,6 +380,20 @@ def along(value: Value, point: Any) -> Any:
         return point
     axis, numbers = point
     return np.reshape(numbers, [-1 if d == axis else 1 for d in range(len(value.shape or ()))])
+
+
+def test_a_part_of_what_was_joined_anew_is_not_the_part_that_went_in() -> None:
+    """QLinearConcat rescales its parts: a slice of the result is no operand."""
+    model = mixed(
+        QUANTISED, node("QuantizeLinear", "h s1 z1", "p"),
+        node("QLinearConcat", "s1 z1 q s z p s1 z1", "j", domain=MS, axis=2),
+        node("Slice", "j start end axis", "k"), node("DequantizeLinear", "k s1 z1", "t"),
+        start=ints(0), end=ints(8), axis=ints(2),
+    )  # fmt: skip
+    inputs = sample_inputs(from_onnx(model), 0)
+    for expected, found in zip(run(from_onnx(model), inputs), run(analysed(model)[0], inputs), strict=True):
+        np.testing.assert_array_equal(expected, found)
+    compact(model, 8 + 10)
 
 
 def test_tables_of_integers() -> None:
