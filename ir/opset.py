@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .axes import Atoms, Axes, Axis, Reason, pinned
-from .errors import Declined
+from .errors import Declined, UsageError
 from .graph import Node, Value
 from .signature import Binding, Signature, apply
 
@@ -33,6 +33,7 @@ class Site:
     atoms: Atoms
     axes: list[Axes | None]
     binding: Binding = field(default_factory=Binding)
+    left_alone: bool = False
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -63,6 +64,7 @@ class Site:
 
     def pin_all(self, detail: str) -> list[Axes]:
         """Pin every operand and return pinned results: what is not understood is left alone."""
+        self.left_alone = True
         for axes in self.axes:
             for axis in axes or ():
                 self.pin(axis, detail)
@@ -306,7 +308,25 @@ class Op:
         assert self.rule is not None
         found = self.rule(site)
         results = found if found and isinstance(found[0], list) else [found]  # type: ignore[list-item]
+        if not site.left_alone:
+            self._require_bound(site)
         return Analysed(site.node, site.axes, results, site.binding)
+
+    def _require_bound(self, site: Site) -> None:
+        """Raise :class:`UsageError` for a letter that is summed over and stands for no axis."""
+        bound = {**site.binding.sizes, **site.binding.letters}
+        letters = ", ".join(map(repr, sorted(bound))) or "no letter"
+        for letter in self.contracts(site.node):
+            if letter not in bound:
+                raise UsageError(
+                    f"the declaration of op {self.name!r}, for {site.node.kind or self.name} {site.node.name!r}: "
+                    f"it sums over {letter!r}, and its function binds {letters}",
+                    hint="let the function apply a signature that has the letter and keep the binding "
+                    "(site.binding = …), or correct contracts=",
+                    op=self.name,
+                    letter=letter,
+                    node=site.node.name,
+                )
 
     def refitted(self, fitting: Fitting) -> dict[str, Any]:
         """Attributes that change when the dead positions go."""
@@ -360,6 +380,8 @@ def declare(
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
     parsed = Signature.parse(signature)
     summed = {letter: parsed.carriers(letter) for letter in contracts}
+    if strange := [letter for letter, operands in summed.items() if not operands]:
+        raise ValueError(f"op {name!r} sums over {strange[0]!r}, which no operand of {signature!r} has")
     rules = (None, lambda node: summed, zero, keeps, coded, zero_point, carries)
     return _enter(Op(name, parsed, None, attributes, refit, macs, help, *rules))
 
