@@ -37,6 +37,11 @@ def stored_as(w: NDArray[Any], per_channel: bool, axis: int = 0) -> tuple[NDArra
     return np.clip(np.round(w / shaped) + ZERO, -128, 127).astype(np.int8), np.asarray(scale, np.float32), zero
 
 
+def layer(name: str, *shape: int, axis: int = 0, per_channel: bool = False) -> dict[str, Any]:
+    """A weight of integers, with its scale and zero point."""
+    return dict(zip((f"{name}q", f"{name}s", f"{name}z"), stored_as(weight(*shape), per_channel, axis)))
+
+
 def quantised(per_channel: bool) -> ModelProto:
     """conv (8) - conv (6) - linear (3), each weight and each value between through integers."""
     weights: dict[str, Any] = {"s": np.float32(0.05), "z": np.uint8(128)}
@@ -153,7 +158,33 @@ def dynamic() -> tuple[ModelProto, int]:
     return build(nodes, weights, {"x": ("N", "S", 12)}), 8
 
 
-@pytest.mark.parametrize(("model", "units"), [operators(), dynamic()], ids=["operators", "dynamic"])
+def residual() -> tuple[ModelProto, int]:
+    """Channels of codes gated, added and joined, each with another zero point."""
+    weights = layer("w1", 8, 3, 3, 3, per_channel=True) | layer("w2", 8, 8, 1, 1, per_channel=True)
+    weights |= layer("w3", 8, 8, 1, 1) | layer("w4", 5, 16)
+    weights |= {name: np.zeros_like(weights[name]) for name in ("w1z", "w2z")}
+    weights |= {"b": np.arange(-300, 420, 90).astype(np.int32), "b4": np.arange(-200, 250, 90).astype(np.int32)}
+    weights |= {"s": np.float32(0.05), "s1": np.float32(0.02), "z": np.uint8(100), "z1": np.uint8(140)}
+    weights |= {"sg": np.float32(1 / 256), "zg": np.uint8(0)}
+    nodes = [
+        node("QuantizeLinear", "x s z", "xq"), node("QLinearConv", "xq s z w1q w1s w1z s1 z1 b", "a", pads=[1] * 4),
+        node("QLinearConv", "a s1 z1 w2q w2s w2z s z b", "c"), node("QLinearAdd", "a s1 z1 c s z s z1", "d", domain=MS),
+        node("QLinearGlobalAveragePool", "d s z1 s z", "e", domain=MS),
+        node("QLinearConv", "e s z w3q w3s w3z s1 z b", "f"),
+        node("QLinearSigmoid", "f s1 z sg zg", "g", domain=MS),
+        node("QLinearMul", "d s z1 g sg zg s z", "h", domain=MS),
+        node("QLinearConcat", "s1 z h s z a s1 z1", "j", domain=MS, axis=1),
+        node("QLinearGlobalAveragePool", "j s1 z s z1", "k", domain=MS), node("Flatten", "k", "l"),
+        node("QGemm", "l s z1 w4q w4s w4z b4 s z", "o", domain=MS, transB=1), node("DequantizeLinear", "o s z", "y"),
+    ]  # fmt: skip
+    model = build(nodes, weights)
+    model.opset_import.append(helper.make_opsetid(MS, 1))
+    return model, 8
+
+
+@pytest.mark.parametrize(
+    ("model", "units"), [operators(), dynamic(), residual()], ids=["operators", "dynamic", "residual"]
+)
 def test_layers_on_integers(model: ModelProto, units: int) -> None:
     assert_exact(model, units)
 
@@ -175,11 +206,6 @@ def mixed(*nodes: onnx.NodeProto, **weights: Any) -> ModelProto:
     model = build([*first, *nodes, *last], ends | numbers | weights, {"x": (2, 6, 12)})
     model.opset_import.append(helper.make_opsetid(MS, 1))
     return model
-
-
-def layer(name: str, *shape: int, axis: int = 0, per_channel: bool = False) -> dict[str, Any]:
-    """A weight of integers, with its scale and zero point."""
-    return dict(zip((f"{name}q", f"{name}s", f"{name}z"), stored_as(weight(*shape), per_channel, axis)))
 
 
 MEASURED = node("DynamicQuantizeLinear", "h", "q qs qz")
