@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ..axes import Axes
 from ..errors import Declined
-from ..graph import Node
+from ..graph import Node, Value
 from ..opset import (
     AtDead,
     Cost,
@@ -114,10 +114,20 @@ def _spell(term: str) -> str:
 
 
 def _summed_labels(node: Node) -> dict[str, tuple[int, ...]]:
-    """Letters that an einsum sums over, with the operands that have them."""
+    """Letters that an einsum sums over, with the operands that have them and are not broadcast along them."""
     signature = einsum_signature(str(node.attrs["equation"]))
     left, right = map(_letters, (signature.operands, signature.results))
-    return {x: signature.carriers(x) for x in sorted(left - right - {"..."})}
+    return {
+        x: tuple(k for k in signature.carriers(x) if not _is_broadcast(signature.operands[k], node.inputs[k], x))
+        for x in sorted(left - right - {"..."})
+    }
+
+
+def _is_broadcast(terms: tuple[Term, ...], operand: Value | None, letter: str) -> bool:
+    place = next(k for k, term in enumerate(terms) if letter in term.letters)
+    aligned = any(term.spans for term in terms[:place])
+    shape = operand.shape if operand is not None else None
+    return shape is not None and shape[place - len(terms) if aligned else place] == 1
 
 
 def _letters(side: Iterable[Iterable[Term]]) -> set[str]:
