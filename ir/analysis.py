@@ -158,7 +158,7 @@ def _analyse_node(atoms: Atoms, axes: dict[Value, Axes | None], node: Node, zero
 
 def _keep_sums(atoms: Atoms, node: Node, axis: Axis | None, factors: Sequence[Value], zeros: Zeros) -> None:
     """Pin an axis that products of ``factors`` are summed over, unless one of them is zero where positions are dead."""
-    if axis is not None and axis.any() and not any(map(zeros.follow(), factors)):
+    if axis is not None and axis.any() and not any(map(zeros.follow().read_by(node), factors)):
         atoms.pin(axis, Reason(node.kind, node.name, "removed positions would not have added zero"))
 
 

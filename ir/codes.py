@@ -7,6 +7,7 @@ the integer 0.  Start at :func:`codes`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from . import arrays
 from . import ops as _ops  # noqa: F401  (fills the registry)
 from .graph import Graph, Node, Value
 from .opset import OPS, Coded
+
+Point = int | Value | tuple[int, object]
+"""A zero point: a number, a single number that is computed, or an axis with what lies along it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,31 @@ def beside(graph: Graph) -> set[Value]:
         for how in (op.coded if op is not None else {}).values():
             found |= {v for k in (how.scale, how.zero) if (v := _operand(node, k)) in graph.constants and v is not None}
     return found
+
+
+def operand_point(graph: Graph, node: Node, k: int) -> Point | None:
+    """The integer that ``node`` reads as zero in operand ``k``; None for a constant, whose readers agree on it."""
+    how, value = OPS[node.op].coded.get(k), node.inputs[k]
+    if how is None or (node.op == "quantise" and node.attrs["function"] == "code"):  # what is made integers is none yet
+        return 0
+    rank = len(value.shape or ()) if value is not None else 0
+    return None if value in graph.constants else _point(graph, _operand(node, how.zero), how.axis(node), rank)
+
+
+def result_point(graph: Graph, node: Node) -> Point:
+    """The integer that stands for zero in the first result of ``node``."""
+    op, rank = OPS[node.op], len(node.outputs[0].shape or ())
+    return _point(graph, op.zero_point(node), op.coded[0].axis(node) if 0 in op.coded else 0, rank)
+
+
+def _point(graph: Graph, zero: Value | None, axis: int, rank: int) -> Point:
+    if zero is None:
+        return 0
+    axis %= max(1, rank)
+    if zero not in graph.constants:
+        return zero if math.prod(zero.shape or ()) == 1 else (axis, zero)
+    numbers = [int(z) for z in arrays.to_numpy(graph.constants[zero].data).ravel()]
+    return numbers[0] if len(set(numbers)) == 1 else (axis, tuple(numbers))
 
 
 def _coded(graph: Graph, node: Node, coded: Mapping[int, Coded]) -> Iterator[tuple[Coded, Value]]:

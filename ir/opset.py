@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .axes import Atoms, Axes, Axis, Reason, pinned
-from .errors import Declined
+from .errors import Declined, UsageError
 from .graph import Node, Value
 from .signature import Binding, Signature, apply
 
@@ -33,6 +33,7 @@ class Site:
     atoms: Atoms
     axes: list[Axes | None]
     binding: Binding = field(default_factory=Binding)
+    left_alone: bool = False
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -63,6 +64,7 @@ class Site:
 
     def pin_all(self, detail: str) -> list[Axes]:
         """Pin every operand and return pinned results: what is not understood is left alone."""
+        self.left_alone = True
         for axes in self.axes:
             for axis in axes or ():
                 self.pin(axis, detail)
@@ -120,13 +122,18 @@ Macs = Callable[["Cost"], float]
 Normalised = Callable[[Node], Mapping[int, tuple[int, ...]]]
 Letters = Callable[[Node], Iterable[str]]
 Contracts = Callable[[Node], Mapping[str, Sequence[int]]]
+ZeroPoint = Callable[[Node], Value | None]
+Carried = Callable[[Node], Sequence[Value | None]]
 
 
 class AtDead(Protocol):
-    """What is known of the masked network's values at dead positions."""
+    """What is known of the masked network's values at dead positions, by the node that reads them."""
 
     def __call__(self, value: Value | None) -> bool:
-        """Whether ``value`` is surely zero wherever a position is dead."""
+        """Whether ``value`` is surely zero wherever a position is dead, or stands for zero as the node reads it."""
+
+    def holds(self, value: Value | None, number: float) -> bool:
+        """Whether ``value`` stands for zero wherever a position is dead, and is ``number`` there."""
 
     def computed(self, node: Node) -> bool:
         """Whether computing ``node`` on numbers, zeros where operands are zero, gives zero."""
@@ -145,6 +152,26 @@ Zero = Callable[[Node, AtDead], bool]
 def nothing_summed(node: Node) -> Mapping[str, Sequence[int]]:
     """An op that sums over no letter."""
     return {}
+
+
+def nothing_carried(node: Node) -> Sequence[Value | None]:
+    """Results are computed."""
+    return ()
+
+
+def first_carried(node: Node) -> Sequence[Value | None]:
+    """Results are made of elements of the first operand."""
+    return node.inputs[:1]
+
+
+def all_carried(node: Node) -> Sequence[Value | None]:
+    """Results are made of elements of the operands."""
+    return node.inputs
+
+
+def no_zero_point(node: Node) -> Value | None:
+    """Zero is 0, as in floats."""
+    return None
 
 
 def no_letters(node: Node) -> Iterable[str]:
@@ -252,7 +279,9 @@ class Op:
     ``normalises`` maps an operand to the axes over which the node normalises or reduces; ``contracts`` are the letters
     over which values are multiplied and summed, with the operands that have them; ``keeps`` those whose positions must
     stay.  ``zero`` says whether results are zero where positions are dead.  ``coded`` are the operands that stand for
-    numbers where they are integers.
+    numbers where they are integers; ``zero_point`` is the value that stands for zero in the first result, where that
+    holds integers (None: 0).  ``carries`` are the operands of whose elements the results are made, unchanged: what
+    stands for zero there does so in the results.
     """
 
     name: str
@@ -267,6 +296,8 @@ class Op:
     zero: Zero = not_zero
     keeps: Letters = no_letters
     coded: Mapping[int, Coded] = field(default_factory=dict)
+    zero_point: ZeroPoint = no_zero_point
+    carries: Carried = nothing_carried
 
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
@@ -277,7 +308,25 @@ class Op:
         assert self.rule is not None
         found = self.rule(site)
         results = found if found and isinstance(found[0], list) else [found]  # type: ignore[list-item]
+        if not site.left_alone:
+            self._require_bound(site)
         return Analysed(site.node, site.axes, results, site.binding)
+
+    def _require_bound(self, site: Site) -> None:
+        """Raise :class:`UsageError` for a letter that is summed over and stands for no axis."""
+        bound = {**site.binding.sizes, **site.binding.letters}
+        letters = ", ".join(map(repr, sorted(bound))) or "no letter"
+        for letter in self.contracts(site.node):
+            if letter not in bound:
+                raise UsageError(
+                    f"the declaration of op {self.name!r}, for {site.node.kind or self.name} {site.node.name!r}: "
+                    f"it sums over {letter!r}, and its function binds {letters}",
+                    hint="let the function apply a signature that has the letter and keep the binding "
+                    "(site.binding = …), or correct contracts=",
+                    op=self.name,
+                    letter=letter,
+                    node=site.node.name,
+                )
 
     def refitted(self, fitting: Fitting) -> dict[str, Any]:
         """Attributes that change when the dead positions go."""
@@ -324,12 +373,17 @@ def declare(
     keeps: Letters = no_letters,
     zero: Zero = not_zero,
     coded: Mapping[int, Coded] = MappingProxyType({}),
+    zero_point: ZeroPoint = no_zero_point,
+    carries: Carried = nothing_carried,
     **attributes: str,
 ) -> Op:
     """Declare an op by its signature.  ``attributes`` bind letters to attributes, read and written back."""
     parsed = Signature.parse(signature)
     summed = {letter: parsed.carriers(letter) for letter in contracts}
-    return _enter(Op(name, parsed, None, attributes, refit, macs, help, None, lambda node: summed, zero, keeps, coded))
+    if strange := [letter for letter, operands in summed.items() if not operands]:
+        raise ValueError(f"op {name!r} sums over {strange[0]!r}, which no operand of {signature!r} has")
+    rules = (None, lambda node: summed, zero, keeps, coded, zero_point, carries)
+    return _enter(Op(name, parsed, None, attributes, refit, macs, help, *rules))
 
 
 def moves(
@@ -339,17 +393,23 @@ def moves(
     macs: Macs | None = None,
     normalises: Normalised | None = None,
     contracts: Contracts = nothing_summed,
-    zero: Zero = zero_after_first,
+    zero: Zero | None = None,
     coded: Mapping[int, Coded] = MappingProxyType({}),
+    zero_point: ZeroPoint = no_zero_point,
+    carries: Carried = nothing_carried,
 ) -> Callable[[Rule], Rule]:
     """Declare an op that moves positions by a function from a :class:`Site` to the axes of its results.
 
-    Zeros move with the positions of the first operand, unless ``zero`` says otherwise.
+    Elements move with the positions of the first operand, zeros among them, unless ``zero`` says otherwise.
     """
+    if zero is None:
+        zero, carries = zero_after_first, first_carried
+    known = zero
 
     def enter(rule: Rule) -> Rule:
         help = (rule.__doc__ or "").strip()
-        _enter(Op(name, None, rule, {}, refit, macs, help, normalises, contracts, zero, coded=coded))
+        rules = (normalises, contracts, known, no_letters, coded, zero_point, carries)
+        _enter(Op(name, None, rule, {}, refit, macs, help, *rules))
         return rule
 
     return enter

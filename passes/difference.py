@@ -21,7 +21,7 @@ from ..ir.analysis import Analysis
 from ..ir.codes import beside
 from ..ir.dialects import runtime
 from ..ir.graph import Graph, Node, Value, reads
-from ..ir.opset import OPS
+from ..ir.opset import OPS, no_zero_point
 
 Outputs = list[NDArray[Any]]
 _ROUNDINGS, _NUDGES, _CHAOS = 10.0, 3, 0.1
@@ -190,7 +190,7 @@ def _behind_decisions(graph: Graph) -> set[Value]:
 def _sizes_or_codes(node: Node) -> bool:
     """Whether the integers that ``node`` makes are sizes, or stand for numbers."""
     op = OPS.get(node.op)
-    return node.op in ("size", "fill") or node.op.startswith("quantise") or (op is not None and bool(op.coded))
+    return node.op in ("size", "fill") or (op is not None and (bool(op.coded) or op.zero_point is not no_zero_point))
 
 
 def _nudged(x: Any, seed: int) -> Any:

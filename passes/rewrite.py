@@ -72,7 +72,8 @@ def mask(analysis: Analysis, alive: Alive) -> Graph:
     """The dense graph with zeros where positions are dead, and statistics over the survivors alone.
 
     This is the oracle: every element of a constant that did not survive is zero; a node that normalises or reduces over
-    an axis with dead positions reads the survivors only, and its result is put back with zeros.
+    an axis with dead positions reads the survivors only, and its result is put back with zeros, or with what stands for
+    them in integers.
     """
     graph = _with_constants(analysis, alive, _masking(analysis.graph))
     nodes: list[Node] = []
@@ -176,7 +177,11 @@ class _Restriction:
         substitute(node, table)
         refit(self.graph, node, self.analysis, self.alive)
         after: list[Node] = []
-        node.outputs = tuple(self._widened(v, axes, after) for v, axes in zip(node.outputs, site.results, strict=True))
+        zero = OPS[node.op].zero_point(node)
+        node.outputs = tuple(
+            self._widened(v, axes, zero if k == 0 else None, after)
+            for k, (v, axes) in enumerate(zip(node.outputs, site.results, strict=True))
+        )
         return [*before, node, *after]
 
     def _narrowed(self, node: Node, value: Value, axes: Axes, nodes: list[Node]) -> Value:
@@ -186,17 +191,21 @@ class _Restriction:
                 value = self._take(value, d, np.flatnonzero(self.alive[axis]), name, nodes)
         return value
 
-    def _widened(self, value: Value, axes: Axes, nodes: list[Node]) -> Value:
-        """A stand-in for ``value`` that holds survivors alone; ``nodes`` gains what makes ``value`` from it."""
+    def _widened(self, value: Value, axes: Axes, zero: Value | None, nodes: list[Node]) -> Value:
+        """A stand-in for ``value`` that holds survivors alone; ``nodes`` gains what makes ``value`` from it.
+
+        Dead positions hold the single number ``zero``, or 0.
+        """
         dead = [d for d, axis in enumerate(axes) if not self.alive[axis].all()]
         if not dead:
             return value
         small = current = replace(value, name=f"{value.name}_survivors")
+        filling = () if zero is None else (zero,)
         for d in dead:
             alive = self.alive[axes[d]]
             padded = replace(value, name=f"{value.name}_padded{d}")
             pads = tuple((0, int(e == d)) for e in range(len(axes)))
-            nodes.append(make(self.graph, "pad", (current,), {"pads": pads}, padded))
+            nodes.append(make(self.graph, "pad", (current, *filling), {"pads": pads}, padded))
             wide = np.where(alive, np.cumsum(alive) - 1, int(alive.sum()))
             current = self._take(padded, d, wide, f"{value.name}_wide{d}", nodes, value if d == dead[-1] else None)
         return small

@@ -122,7 +122,12 @@ def _quantise(a: Arguments) -> dict[str, Any]:
     """Blocks along the axis, if there are any, show in the rank of the scale."""
     scale = operand(a, 1)
     single = scale is None or scale.shape is None or math.prod(scale.shape) == 1
-    return {"dim": 0 if single else axis_of(_attribute(a, "axis", 1), _x(a))}
+    function = "number" if a["op_type"] == "DequantizeLinear" else "code"
+    return {"dim": 0 if single else axis_of(_attribute(a, "axis", 1), _x(a)), "function": function}
+
+
+def _function(name: str) -> Read:
+    return lambda a: {"function": name}
 
 
 def _gemm_quantised(a: Arguments) -> dict[str, Any]:
@@ -676,13 +681,14 @@ NAMES: Table = {
     "MatMulInteger": Spelling("matmul_quantised", ("0", "1", "", "", "2", "", "3")),
     "com.microsoft::MatMulIntegerToFloat": Spelling("matmul_quantised", tuple("0162435")),
     "com.microsoft::QGemm": Spelling("linear_quantised", tuple("036124578"), _gemm_quantised),
-    **_same("elementwise_quantised", "com.microsoft::QLinearAdd com.microsoft::QLinearMul", _first(8)),
-    **_same("elementwise", "com.microsoft::QLinearSigmoid com.microsoft::QLinearLeakyRelu", _first(1)),
-    "com.microsoft::QLinearSoftmax": Spelling("scan", _first(1), _softmax_quantised),
-    "com.microsoft::QLinearConcat": Spelling("cat", None, _cat),
-    **_same(
-        "pool", "com.microsoft::QLinearGlobalAveragePool com.microsoft::QLinearAveragePool", _first(1), _pool_quantised
-    ),
+    "com.microsoft::QLinearAdd": Spelling("elementwise_quantised", _first(8), _function("sum")),
+    "com.microsoft::QLinearMul": Spelling("elementwise_quantised", _first(8), _function("product")),
+    "com.microsoft::QLinearSigmoid": Spelling("activation_quantised", _first(5), _function("sigmoid")),
+    "com.microsoft::QLinearLeakyRelu": Spelling("activation_quantised", _first(5), _function("leaky_relu")),
+    "com.microsoft::QLinearSoftmax": Spelling("softmax_quantised", _first(5), _softmax_quantised),
+    "com.microsoft::QLinearConcat": Spelling("cat_quantised", None, _cat),
+    "com.microsoft::QLinearGlobalAveragePool": Spelling("pool_quantised", _first(5), _pool_quantised),
+    "com.microsoft::QLinearAveragePool": Spelling("pool_quantised", _first(5), _pool_quantised),
     "LSTM": Spelling("recurrent_stacked", _first(8), _recurrent(4), renamed(hidden="hidden_size")),
     "GRU": Spelling("recurrent_stacked", _first(6), _recurrent(3), renamed(hidden="hidden_size")),
     "RNN": Spelling("recurrent_stacked", _first(6), _recurrent(1), renamed(hidden="hidden_size")),
@@ -735,8 +741,6 @@ def _variant(
         return "matmul_t", spelling.operands
     if kind in ("Gemm", "com.microsoft::FusedGemm") and not _transb(a):
         return "linear_t", spelling.operands
-    if kind == "com.microsoft::QLinearConcat":  # after its own scale and zero point, each operand before its own
-        return "cat", tuple(str(k) for k in range(2, len(a["inputs"]), 3))
     if kind == "com.microsoft::QGemm" and not _transb(a):
         return "matmul_quantised", spelling.operands
     if kind == "Gather":
@@ -780,7 +784,8 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
         flat = [p[0] for p in attrs["pads"]] + [p[1] for p in attrs["pads"]]
         if opset(graph) < 11:
             return "Pad", new_call("Pad", list(inputs), pads=flat)
-        return "Pad", new_call("Pad", [*inputs, literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))])
+        sizes = literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))
+        return "Pad", new_call("Pad", [inputs[0], sizes, *inputs[1:]])
     raise ValueError(f"the onnx dialect cannot make op {op!r}")
 
 

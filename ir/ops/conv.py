@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..axes import Axes, pinned
-from ..opset import Cost, Fitting, Site, declare, moves, zero_after_first, zero_after_weights
+from ..opset import Cost, Fitting, Site, declare, first_carried, moves, zero_after_first, zero_after_weights
 
 
 def layer_macs(cost: Cost) -> float:
@@ -38,6 +38,7 @@ declare(
     "B (c R S) H W -> B c (H R) (W S)",
     "Depth to space, channels outermost.",
     zero=zero_after_first,
+    carries=first_carried,
     R="block",
     S="block",
 )
@@ -46,6 +47,7 @@ declare(
     "B (R S c) H W -> B c (H R) (W S)",
     "Depth to space, channels innermost.",
     zero=zero_after_first,
+    carries=first_carried,
     R="block",
     S="block",
 )
@@ -54,6 +56,7 @@ declare(
     "B c (H R) (W S) -> B (c R S) H W",
     "Space to depth, channels outermost.",
     zero=zero_after_first,
+    carries=first_carried,
     R="block",
     S="block",
 )
@@ -76,6 +79,7 @@ declare(
     "B c (H R) (W S) -> B (R S c) H W",
     "Space to depth, channels innermost.",
     zero=zero_after_first,
+    carries=first_carried,
     R="block",
     S="block",
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..axes import Axes, pinned
 from ..errors import Declined
 from ..graph import Node
-from ..opset import Site, declare, moves, not_zero, zero_after_first, zero_if_computed
+from ..opset import AtDead, Site, declare, moves, not_zero, zero_after_first, zero_if_computed
 
 declare(
     "elementwise",
@@ -35,7 +35,12 @@ def normalise(site: Site) -> list[Axes]:
     return [list(site.x)]
 
 
-@moves("scan")
+def _scanned(node: Node, at_dead: AtDead) -> bool:
+    """Zeros stay zeros; a second result has the positions of the sorted ones."""
+    return len(node.outputs) == 1 and at_dead(node.inputs[0])
+
+
+@moves("scan", zero=_scanned)
 def scan(site: Site) -> list[Axes]:
     """Ops whose result depends on order along ``dims`` (cumulative sums, sorts, rolls, triangles): the axis is kept."""
     for d in site.attrs["dims"]:
@@ -43,7 +48,7 @@ def scan(site: Site) -> list[Axes]:
     return [[pinned(len(a)) if d in site.attrs["dims"] else a for d, a in enumerate(site.x)] for _ in site.shapes]
 
 
-@moves("glu")
+@moves("glu", zero=zero_after_first)
 def glu(site: Site) -> list[Axes]:
     """Gated linear unit: the first half of an axis times a function of the second."""
     d = int(site.attrs["dim"])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..axes import Axes, pinned
 from ..errors import Declined
-from ..opset import Fitting, Site, moves, zero_after_operands
+from ..opset import Fitting, Site, all_carried, moves, zero_after_operands
 
 
-def _operands(site: Site) -> list[Axes]:
-    found = [axes for axes in site.axes if axes is not None]
-    if len(found) != len(site.axes) or not found:
+def _known(operands: Sequence[Axes | None]) -> list[Axes]:
+    found = [axes for axes in operands if axes is not None]
+    if len(found) != len(operands) or not found:
         raise Declined("an operand is absent or of unknown rank")
     return found
 
@@ -23,19 +25,24 @@ def _tie(site: Site, operands: list[Axes], besides: int | None) -> None:
                 site.atoms.unify(a, b)
 
 
-@moves("cat", zero=zero_after_operands)
+@moves("cat", zero=zero_after_operands, carries=all_carried)
 def cat(site: Site) -> list[Axes]:
     """Concatenation along ``dim``: the axis is the operands' axes, one after another."""
-    d, operands = int(site.attrs["dim"]), [a for a in _operands(site) if len(a) == len(site.shape)]
+    return joined(site, site.axes)
+
+
+def joined(site: Site, parts: Sequence[Axes | None]) -> list[Axes]:
+    """The axes of ``parts`` one after another along ``dim``; an empty vector may be among them."""
+    d, operands = int(site.attrs["dim"]), [a for a in _known(parts) if len(a) == len(site.shape)]
     _tie(site, operands, d)
     joined = np.concatenate([axes[d] for axes in operands])
     return [[joined if k == d else a for k, a in enumerate(operands[0])]]
 
 
-@moves("stack", zero=zero_after_operands)
+@moves("stack", zero=zero_after_operands, carries=all_carried)
 def stack(site: Site) -> list[Axes]:
     """Operands side by side on a new axis ``dim``, which is kept."""
-    d, operands = int(site.attrs["dim"]), _operands(site)
+    d, operands = int(site.attrs["dim"]), _known(site.axes)
     _tie(site, operands, None)
     return [[*operands[0][:d], pinned(len(operands)), *operands[0][d:]]]
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 
 from ..axes import Axes
 from ..errors import Declined
-from ..graph import Node
+from ..graph import Node, Value
 from ..opset import (
     AtDead,
     Cost,
     Site,
     declare,
+    first_carried,
     moves,
     zero_after_first,
     zero_after_operands,
@@ -49,16 +50,20 @@ declare(
 )
 
 
-def _product_zero(node: Node, at_dead: AtDead) -> bool:
-    """Rows are zero where the first factor is, columns where the second is, transposed or not; matrices and sums where
-    all are."""
+def product_zero(node: Node, at_dead: AtDead) -> bool:
+    """Rows are zero where the first factor is, columns where the second is, transposed or not; matrices where both are.
+
+    What is added, the third operand, is to be zero as well, and not broadcast to where positions may go.
+    """
     free, rank = at_dead.free(node.output), len(node.output.shape or ())
-    rows, columns = rank - 2 in free, rank - 1 in free
-    if len(node.inputs) > 2 or free - {rank - 2, rank - 1}:
-        return all(at_dead(v) and at_dead.spans(v, node.output) for v in node.inputs[2:] if v is not None) and all(
-            at_dead(v) for v in node.inputs[:2]
-        )
-    return (not rows or at_dead(node.inputs[0])) and (not columns or at_dead(node.inputs[1]))
+    rows, columns, matrices = rank - 2 in free, rank - 1 in free, bool(free - {rank - 2, rank - 1})
+    added = [v for v in node.inputs[2:3] if v is not None]
+    first, second = (at_dead(v) for v in node.inputs[:2])
+    return (
+        all(at_dead(v) and at_dead.spans(v, node.output) for v in added)
+        and (first or not (rows or matrices))
+        and (second or not (columns or matrices))
+    )
 
 
 declare(
@@ -67,7 +72,7 @@ declare(
     "Batched matrix product.",
     macs=matmul_macs,
     contracts="k",
-    zero=_product_zero,
+    zero=product_zero,
 )
 declare(
     "matmul_t",
@@ -75,7 +80,7 @@ declare(
     "Batched matrix product, the second factor transposed.",
     macs=matmul_macs,
     contracts="k",
-    zero=_product_zero,
+    zero=product_zero,
 )
 declare(
     "matvec", "... m k, k -> ... m", "Matrix times vector.", macs=matmul_macs, contracts="k", zero=zero_after_operands
@@ -86,9 +91,15 @@ declare(
     "Batched matrix product plus a matrix.",
     macs=matmul_macs,
     contracts="k",
-    zero=_product_zero,
+    zero=product_zero,
 )
-declare("embedding", "V d, ... -> ... d", "Rows of a table, looked up.", zero=zero_within(1, zero_after_first))
+declare(
+    "embedding",
+    "V d, ... -> ... d",
+    "Rows of a table, looked up.",
+    zero=zero_within(1, zero_after_first),
+    carries=first_carried,
+)
 
 
 def einsum_signature(equation: str) -> Signature:
@@ -103,10 +114,20 @@ def _spell(term: str) -> str:
 
 
 def _summed_labels(node: Node) -> dict[str, tuple[int, ...]]:
-    """Letters that an einsum sums over, with the operands that have them."""
+    """Letters that an einsum sums over, with the operands that have them and are not broadcast along them."""
     signature = einsum_signature(str(node.attrs["equation"]))
     left, right = map(_letters, (signature.operands, signature.results))
-    return {x: signature.carriers(x) for x in sorted(left - right - {"..."})}
+    return {
+        x: tuple(k for k in signature.carriers(x) if not _is_broadcast(signature.operands[k], node.inputs[k], x))
+        for x in sorted(left - right - {"..."})
+    }
+
+
+def _is_broadcast(terms: tuple[Term, ...], operand: Value | None, letter: str) -> bool:
+    place = next(k for k, term in enumerate(terms) if letter in term.letters)
+    aligned = any(term.spans for term in terms[:place])
+    shape = operand.shape if operand is not None else None
+    return shape is not None and shape[place - len(terms) if aligned else place] == 1
 
 
 def _letters(side: Iterable[Iterable[Term]]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..axes import Axes, pinned
 from ..graph import Node
-from ..opset import AtDead, Site, moves
+from ..opset import AtDead, Site, moves, not_zero
 from .elementwise import along
 
 _NOT_ZERO_OF_ZEROS = ("logsum", "logsumexp")
@@ -22,7 +22,7 @@ def reduce(site: Site) -> list[Axes]:
     return [list(axes) for _ in site.shapes]
 
 
-@moves("rank_along")
+@moves("rank_along", zero=not_zero)
 def rank_along(site: Site) -> list[Axes]:
     """Positions found along ``dims`` (``argmax``, ``topk``): their numbering must not change, so the axis is kept."""
     dims, keep = site.attrs["dims"], site.attrs["keepdim"]

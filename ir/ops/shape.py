@@ -10,7 +10,7 @@ import numpy as np
 from ..axes import Axes, Axis, common_factors, pinned
 from ..errors import Declined
 from ..graph import Node
-from ..opset import AtDead, Fitting, Site, always_zero, moves, zero_after_operands
+from ..opset import AtDead, Fitting, Site, all_carried, always_zero, first_carried, moves, zero_after_operands
 
 
 def _shape(fitting: Fitting) -> dict[str, object]:
@@ -128,7 +128,7 @@ def slice_(site: Site) -> list[Axes]:
     return [result]
 
 
-@moves("slice_scatter", refit=_bounds, zero=zero_after_operands)
+@moves("slice_scatter", refit=_bounds, zero=zero_after_operands, carries=all_carried)
 def slice_scatter(site: Site) -> list[Axes]:
     """The first operand with a run of positions (``slices``, one axis) replaced by the second."""
     source = site.axes[1]
@@ -170,7 +170,7 @@ def _zero_along(node: Node, at_dead: AtDead) -> bool:
     return x is not None and at_dead(x) and at_dead.spans(x, node.output)
 
 
-@moves("expand", refit=_shape, zero=_zero_along)
+@moves("expand", refit=_shape, zero=_zero_along, carries=first_carried)
 def expand(site: Site) -> list[Axes]:
     """Axes of size one repeated; a repeated axis is as free as what it meets."""
     x, shape = site.x, site.shape
@@ -241,10 +241,10 @@ def _pads(fitting: Fitting) -> dict[str, object]:
 
 
 def _padded_with_zeros(node: Node, at_dead: AtDead) -> bool:
-    return node.attrs.get("value", 0) == 0 and at_dead(node.inputs[0])
+    return at_dead.holds(node.inputs[0], float(node.attrs.get("value", 0)))
 
 
-@moves("pad", refit=_pads, zero=_padded_with_zeros)
+@moves("pad", refit=_pads, zero=_padded_with_zeros, carries=first_carried)
 def pad(site: Site) -> list[Axes]:
     """Padding: ``pads`` holds (before, after) for each axis; a position padded by a constant may be dropped."""
     constant = site.attrs.get("mode", "constant") == "constant"

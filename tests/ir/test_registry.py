@@ -10,11 +10,18 @@ import pytest
 import prunec
 from prunec import cli, explain
 from prunec.ir import ops
+from prunec.ir.analysis import analyse
+from prunec.ir.axes import Axes
+from prunec.ir.errors import UsageError
 from prunec.ir.frontends.fx_names import NAMES
-from prunec.ir.opset import OPS, declare, moves
+from prunec.ir.frontends.onnx import from_onnx
+from prunec.ir.opset import OPS, Site, declare, moves
+from prunec.ir.signature import Signature, apply
 from prunec.passes import score
 from prunec.passes.base import PASSES, register
 from prunec.recipe import Recipe
+
+from .test_onnx_frontend import build, node, weight
 
 assert ops is not None
 
@@ -48,6 +55,49 @@ def test_an_op_is_declared_once() -> None:
         moves("pool")(lambda site: [])
     with pytest.raises(ValueError, match="two passes are named 'verify'"):
         register(type("Twin", (PASSES["verify"],), {}))
+
+
+def test_letters_that_are_summed_over_stand_in_the_signature() -> None:
+    with pytest.raises(ValueError, match="op 'mixture' sums over 'q', which no operand of 'a b -> a b' has"):
+        declare("mixture", "a b -> a b", "Something.", contracts="q")
+    assert "mixture" not in OPS
+
+
+@pytest.mark.parametrize("binds", [False, True])
+def test_letters_that_are_summed_over_are_bound(binds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that applies no signature has said nothing of the axis that it sums over."""
+
+    def product(site: Site) -> list[Axes]:
+        """A matrix product."""
+        product = Signature.parse("... m k, ... k n -> ... m n")
+        found, binding = apply(product, site.atoms, site.axes, site.shapes, {}, site.reason)
+        if binds:
+            site.binding = binding
+        return found
+
+    monkeypatch.delitem(OPS, "matmul")
+    moves("matmul", contracts=lambda node: {"k": (0, 1)})(product)
+    model = build([node("MatMul", "x a", "h"), node("MatMul", "h b", "y")], {"a": weight(8, 8), "b": weight(8, 2)})
+    try:
+        if binds:
+            assert analyse(from_onnx(model)).solution.units == 8
+            return
+        with pytest.raises(
+            UsageError, match=r"op 'matmul', for MatMul 'MatMul_h': it sums over 'k', .* binds no letter"
+        ):
+            prunec.compile(model, ratio=0.5, measure=False)
+    finally:
+        del OPS["matmul"]
+
+
+def test_a_function_that_leaves_its_node_alone_binds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(OPS, "matmul")
+    moves("matmul", contracts=lambda node: {"k": (0, 1)})(lambda site: site.pin_all("not today"))
+    try:
+        model = build([node("MatMul", "x a", "h"), node("MatMul", "h b", "y")], {"a": weight(8, 8), "b": weight(8, 2)})
+        assert analyse(from_onnx(model)).solution.units == 0
+    finally:
+        del OPS["matmul"]
 
 
 @pytest.mark.parametrize("name", sorted(PASSES))

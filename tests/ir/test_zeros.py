@@ -94,6 +94,23 @@ def test_a_factor_that_is_a_size_of_the_input() -> None:
     assert result.report["verify"]["max_rel_err"] < 1e-6
 
 
+@pytest.mark.parametrize(("size", "units"), [(8, 8), (1, 0)])
+def test_a_factor_that_is_broadcast_along_a_sum_is_not_zero_there(size: int, units: int) -> None:
+    class Weighted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.out = torch.nn.Linear(12, 8), torch.nn.Linear(5, 3)
+            self.w = torch.nn.Parameter(torch.randn(5, size))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.out(torch.einsum("btj,kj->btk", torch.sigmoid(self.q(x)), self.w))
+            return result
+
+    result = prunec.compile(Weighted().eval(), torch.randn(2, 6, 12), ratio=0.5, measure=False)
+    assert result.report["verify"]["max_rel_err"] < 1e-6
+    assert result.report["units"]["total"] == 5 + units
+
+
 @pytest.mark.parametrize(("number", "units"), [(0.0, 8), (1.0, 0)])
 def test_a_number_expanded_is_not_zero_unless_it_is(number: float, units: int) -> None:
     """sigmoid(h) · q sums over hidden units; q, made of one number, loses positions as h does, and holds it there."""
