@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import ModelError, first_line
+from ..errors import ModelError
 
 LIMIT_S = 300.0
 """One run of the largest models takes tens of seconds on a slow processor."""
@@ -26,6 +26,14 @@ def random_array(
     kind = np.dtype(dtype)
     drawn = rng.standard_normal(shape) if "float" in kind.name else rng.integers(least, below, shape)
     return np.asarray(drawn).astype(kind)
+
+
+def endless() -> ModelError:
+    """What is said of a run that was given up."""
+    return ModelError(
+        f"running the model: it did not end within {LIMIT_S:g} s",
+        hint="the model may loop for ever; give smaller example inputs if it is only large",
+    )
 
 
 def limited(session: ort.InferenceSession, names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
@@ -45,10 +53,7 @@ def limited(session: ort.InferenceSession, names: Sequence[str] | None, feeds: M
         return found
     except Exception as error:  # the runtime's exceptions share no base class
         if options.terminate:
-            raise ModelError(
-                f"running the model: it did not end within {LIMIT_S:g} s ({first_line(error)})",
-                hint="the model may loop for ever; give smaller example inputs if it is only large",
-            ) from error
+            raise endless() from error
         raise
     finally:
         late.cancel()

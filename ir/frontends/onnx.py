@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from ..arrays import is_finite, is_float, to_numpy
+from ..emit.onnx_run import endless
 from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Shape, Value, values_in
 from ..opset import OPAQUE
@@ -57,7 +58,7 @@ from .onnx_names import (
 from .onnx_sizes import Axes, check_given, declaration, element_type, listed
 from .onnx_tensors import AGAIN
 from .onnx_ties import is_tie, sizes_read, unshared, with_roles, without_unused
-from .onnx_trial import trial
+from .onnx_trial import Endless, trial
 
 Array = NDArray[Any]
 
@@ -131,14 +132,17 @@ class _Reader:
         Raises
         ------
         ModelError
-            The model crashes ONNX Runtime, whatever its sizes.
+            The model crashes ONNX Runtime, whatever its sizes, or its run does not end.
         """
         file = self.path if self.model is model else None
-        with trial(self.slim, self.stored, self.path, file, self.axes.given) as trying:
-            for chosen in self.axes.choices():
-                self.axes.use(chosen)
-                if trying.runs(self.axes.sizes()):
-                    return
+        try:
+            with trial(self.slim, self.stored, self.path, file, self.axes.given) as trying:
+                for chosen in self.axes.choices():
+                    self.axes.use(chosen)
+                    if trying.runs(self.axes.sizes()):
+                        return
+        except Endless:
+            raise endless() from None
         self.axes.use(next(self.axes.choices()))
         if trying.crash is not None:
             raise ModelError(

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from ..emit import onnx_run
 from ..errors import first_line
 from .onnx_facts import part_of
 from .onnx_file import Tensors, load_tensor
@@ -33,19 +34,21 @@ from .onnx_sizes import Sizes
 
 Array = NDArray[Any]
 
-LIMIT_S = 60.0
-"""A trial that takes longer counts as one that failed."""
-
 _LARGEST_INPUTS = 1 << 22
 _LARGEST_MODEL, _LARGE_MODEL = 1 << 28, 1 << 24
 _CRASHES = 0xC0000000
 """Exit codes from here on are crashes on Windows; elsewhere a crash is a signal."""
 
+_START_S = 120.0
 _WORKER = Path(__file__).with_name("onnx_trial_worker.py")
 
 
 class Crashed(Exception):
-    """The process that ran the model ended, or did not answer in time."""
+    """The model ended the process that ran it."""
+
+
+class Endless(Exception):
+    """The model ran for longer than :data:`~..emit.onnx_run.LIMIT_S`."""
 
 
 class _Worker:
@@ -64,6 +67,9 @@ class _Worker:
             text=True,
         )
         self.owner = os.getpid()
+        if not self._line(_START_S):
+            self._end()
+            raise OSError("the process for trials did not start")
 
     @classmethod
     def asked(cls, question: Mapping[str, Any]) -> str | None:
@@ -81,35 +87,36 @@ class _Worker:
             worker._end()
 
     def _ask(self, question: Mapping[str, Any]) -> str | None:
-        write, read = self.process.stdin, self.process.stdout
-        assert write is not None and read is not None
-        try:
-            write.write(json.dumps(question) + "\n")
-            write.flush()
-            answer = read.readline() if self._answers(read) else ""
-        except OSError:
-            answer = ""
+        assert self.process.stdin is not None
+        answer = ""
+        with suppress(OSError):
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+            answer = self._line(onnx_run.LIMIT_S)
         if answer:
             why: str | None = json.loads(answer)["why"]
             return why
-        raise Crashed(self._cause())
+        raise self._cause()
 
-    def _answers(self, pipe: Any) -> bool:
-        if os.name == "nt":
-            return True  # select knows no pipes there; a worker that loops is ended with the program
-        return bool(select.select([pipe], [], [], LIMIT_S)[0])
+    def _line(self, limit_s: float) -> str:
+        """The next line of the process; empty where none comes in time."""
+        pipe = self.process.stdout
+        assert pipe is not None
+        if os.name == "posix" and not select.select([pipe], [], [], limit_s)[0]:  # elsewhere pipes cannot be waited for
+            return ""
+        return pipe.readline()
 
-    def _cause(self) -> str:
-        """How the process ended; raises :class:`OSError` for one that ended by itself, which no model did to it."""
+    def _cause(self) -> Exception:
+        """Why there was no answer; an :class:`OSError` for a process that ended by itself, which no model did to it."""
         try:
             code = self.process.wait(1.0)
         except subprocess.TimeoutExpired:
-            return f"no answer within {LIMIT_S:g} s"
+            return Endless()
         finally:
             self._end()
         if 0 <= code < _CRASHES:
-            raise OSError(f"the process for trials ended with {code}")
-        return (code < 0 and signal.strsignal(-code)) or f"exit code {code}"
+            return OSError(f"the process for trials ended with {code}")
+        return Crashed((code < 0 and signal.strsignal(-code)) or f"exit code {code}")
 
     def _end(self) -> None:
         self.process.kill()
@@ -131,7 +138,13 @@ class Trial:
         self.crash: str | None = None
 
     def runs(self, sizes: Sizes) -> bool:
-        """Whether the model runs on inputs of ``sizes``; ``crash`` says how the runtime ended where it crashed."""
+        """Whether the model runs on inputs of ``sizes``; ``crash`` says how the runtime ended where it crashed.
+
+        Raises
+        ------
+        Endless
+            The run did not end.
+        """
         if self.model is None:
             return True
         if sum(map(math.prod, sizes.values())) > _LARGEST_INPUTS:

@@ -1,8 +1,8 @@
 """A process that runs ONNX models for another one, so that a model that crashes the runtime crashes only this one.
 
-It reads lines of JSON, ``{"model": path, "sizes": {input: [...]}, "examples": path of an .npz or null}``, and answers
-each with one: ``{"why": null}`` where the model ran, else what ONNX Runtime said.  It imports nothing of prunec, which
-keeps its start short.  ``onnx_trial.py`` is the other side.
+It says that it is ready, then reads lines of JSON, ``{"model": path, "sizes": {input: [...]}, "examples": path of an
+.npz or null}``, and answers each with one: ``{"why": null}`` where the model ran, else what ONNX Runtime said.  It
+imports nothing of prunec, which keeps its start short.  ``onnx_trial.py`` is the other side.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _TYPES = {"float": "float32", "double": "float64", "string": "str"}
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever the runtime prints is no answer
+    print("ready", file=answers, flush=True)
     opened: dict[str, ort.InferenceSession] = {}
     for line in sys.stdin:
         wanted = json.loads(line)
@@ -33,8 +34,7 @@ def main() -> None:
             why = None
         except Exception as error:  # the runtime's exceptions share no base class
             why = str(error) or type(error).__name__
-        answers.write(json.dumps({"why": why}) + "\n")
-        answers.flush()
+        print(json.dumps({"why": why}), file=answers, flush=True)
 
 
 def _session(path: str) -> ort.InferenceSession:
