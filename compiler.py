@@ -19,6 +19,7 @@ from .ir.graph import Graph
 from .models import emitted_onnx, feeds, onnx_difference
 from .passes import verify as verification
 from .passes.base import Progress, State
+from .passes.difference import Difference
 from .passes.groups import Groups, find_groups
 from .passes.rewrite import kept_indices, named
 from .passes.runner import Runner
@@ -72,6 +73,18 @@ class Compiler:
         sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
         result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
         return result
+
+    def check_source(self, differs: Callable[[float], Difference]) -> None:
+        """Refuse to go on where the dense graph does not compute what the source does; ``differs`` gets a tolerance."""
+        with self._timed("verify_source", "verify source"):
+            by = differs(tolerance := verification.Verify().tolerance)
+        if not by.within(tolerance):
+            raise VerificationError(
+                f"verifying what was read: the dense graph differs from the model by {by.error:.2g} relative "
+                f"(allowed {tolerance:g})",
+                hint="this is a bug in prunec, nothing was written; please report it with the model",
+                max_rel_err=by.error,
+            )
 
     def _run(self, recipe: Recipe, *, verify: bool) -> tuple[State, Runner]:
         state = State(self.dense, self.dense, self.target, self.seed, context={"loss": self.loss}, tell=self.tell)

@@ -24,14 +24,16 @@ from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
 from .ir.opset import Alive
 from .ir.words import did_you_mean
-from .passes.difference import Border, Decisions, Difference, decisions, difference, found_again
+from .passes.difference import Border, Decisions, Difference, decisions, difference, found_again, run
 from .passes.groups import Groups
 from .passes.rewrite import mask
+from .passes.verify import sample_inputs
 
 if TYPE_CHECKING:
     import onnx
 
     from .ir.emit.onnx_external import Emitted
+    from .runtime.session import Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +218,32 @@ def onnx_difference(
     return difference(border, inputs, got, tolerance), sum(x.size for x in got)
 
 
+def source_difference(model: Any, read: Graph, dense: Graph, seed: int, tolerance: float) -> Difference:
+    """How far ``dense`` is from what it was read from: an ONNX model as it is, else the graph that was ``read``.
+
+    The proof that follows compares graphs that both came of ``dense``, so what was read wrongly would not show there.
+    """
+    inputs = sample_inputs(dense, seed)
+    try:
+        found = (
+            run_onnx(_as_given(model, read), read, inputs, "the model") if read.dialect == "onnx" else run(read, inputs)
+        )
+    except ModelError:  # of an opset that ONNX Runtime does not know, and the reader converts
+        found = run(read, inputs)
+    return difference(Border(dense, decides=bool(decisions(analyse(dense)).border)), inputs, found, tolerance)
+
+
+def _as_given(model: Any, graph: Graph) -> onnx.ModelProto | Path:
+    """An ONNX source; in a file, unless ONNX Runtime is to be told how to open it."""
+    from .ir.frontends.onnx_file import read_model
+
+    path = model.path if isinstance(model, OnnxFile) else Path(model) if isinstance(model, (str, Path)) else None
+    if path is None:
+        proto: onnx.ModelProto = model
+        return proto
+    return read_model(path) if codes(graph) else path
+
+
 def _decisions_of(model: onnx.ModelProto | Emitted) -> Decisions:
     """What goes into the decisions of an ONNX model, its outputs aside."""
     from .ir.emit.onnx_external import Emitted
@@ -227,7 +255,7 @@ def _decisions_of(model: onnx.ModelProto | Emitted) -> Decisions:
 
 
 def run_onnx(
-    model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any], name: str, watched: Sequence[str] = ()
+    model: onnx.ModelProto | Emitted | Path, graph: Graph, inputs: list[Any], name: str, watched: Sequence[str] = ()
 ) -> list[Any]:
     """Outputs of ``model`` in ONNX Runtime, in order, then ``watched`` values, on sample inputs of ``graph``.
 
@@ -235,10 +263,10 @@ def run_onnx(
     """
     from .runtime.session import Session
 
-    seen = _watching(model, watched) if watched else model
+    seen = model if isinstance(model, Path) or not watched else _watching(model, watched)
     try:
         session = Session(seen, name=name, as_written=bool(codes(graph)))
-        found = session.run(feeds(seen, graph, inputs))
+        found = session.run(feeds(session, graph, inputs))
     except ModelError as error:
         held = {v.dtype for v in graph.constants if "float" in v.dtype} - {"float32"}
         if held:
@@ -247,7 +275,7 @@ def run_onnx(
                 "compile model.float(), and convert what comes out"
             )
         raise
-    return arrays.flat([found[o.name] for o in seen.graph.output])
+    return arrays.flat([found[name] for name in session.outputs])
 
 
 def _watching(model: onnx.ModelProto | Emitted, names: Sequence[str]) -> onnx.ModelProto | Emitted:
@@ -262,7 +290,7 @@ def _watching(model: onnx.ModelProto | Emitted, names: Sequence[str]) -> onnx.Mo
     return replace(model, proto=copy) if isinstance(model, Emitted) else copy
 
 
-def feeds(model: onnx.ModelProto | Emitted, graph: Graph, inputs: list[Any]) -> dict[str, Any]:
+def feeds(model: onnx.ModelProto | Emitted | Session, graph: Graph, inputs: list[Any]) -> dict[str, Any]:
     """Inputs of ``graph``, in order, as ``model`` declares them: by name, in its dtypes."""
     from .runtime.session import declared_inputs
 

@@ -1,0 +1,62 @@
+"""What was read is held against the model itself: a mistake of the reader or of canonicalize cannot hide.
+
+Every later comparison is of graphs that came of the one that was read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import prunec
+from prunec.ir.errors import VerificationError
+from prunec.ir.graph import Graph
+from prunec.passes.canonicalize import canonical
+
+from .ir.test_onnx_frontend import LINEAR, build, node, weight
+
+ONNX = build(
+    [node("MatMul", "x a", "h"), node("Relu", "h", "r"), node("MatMul", "r b", "y")],
+    {"a": weight(12, 8), "b": weight(8, 4)},
+    LINEAR,
+)
+
+
+def sources(tmp_path: Path) -> dict[str, tuple[Any, Any]]:
+    path = tmp_path / "model.onnx"
+    onnx.save(ONNX, path)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    return {"memory": (ONNX, None), "file": (path, None), "torch": (network, torch.randn(2, 12))}
+
+
+@pytest.mark.parametrize("source", ["memory", "file", "torch"])
+def test_what_was_read_wrongly_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    model, inputs = sources(tmp_path)[source]
+    assert prunec.compile(model, inputs, ratio=0.5, measure=False).report["seconds"]["verify_source"] > 0
+
+    def wrong(graph: Graph) -> Graph:
+        made = canonical(graph)
+        first = next(c for c in made.constants.values() if len(c.data.shape) > 1)
+        first.data = first.data * 1.01
+        return made
+
+    monkeypatch.setattr("prunec.api.canonical", wrong)
+    with pytest.raises(VerificationError, match="what was read: the dense graph differs from the model by 0"):
+        prunec.compile(model, inputs, ratio=0.5, measure=False)
+    prunec.compile(model, inputs, ratio=0.5, measure=False, verify=False)
+
+
+def test_an_opset_that_onnx_runtime_does_not_know_is_compared_as_it_was_converted() -> None:
+    old = build(
+        [node("Conv", "x a", "h"), node("Relu", "h", "r"), node("Conv", "r b", "y")],
+        {"a": weight(8, 3, 1, 1), "b": weight(4, 8, 1, 1)},
+        {"x": (2, 3, 4, 4)},
+        opset=6,
+    )
+    assert prunec.compile(old, ratio=0.5, measure=False).report["verify"]["ok"]
