@@ -230,7 +230,8 @@ def source_difference(model: Any, read: Graph, dense: Graph, seed: int, toleranc
         )
     except ModelError:  # of an opset that ONNX Runtime does not know, and the reader converts
         found = run(read, inputs)
-    return difference(Border(dense, decides=bool(decisions(analyse(dense)).border)), inputs, found, tolerance)
+    border = Border.of(dense, [], False)
+    return difference(replace(border, decides=bool(border.behind)), inputs, found, tolerance)
 
 
 def _as_given(model: Any, graph: Graph) -> onnx.ModelProto | Path:
@@ -250,8 +251,10 @@ def _decisions_of(model: onnx.ModelProto | Emitted) -> Decisions:
     from .ir.frontends.onnx import from_onnx
 
     found = decisions(analyse(from_onnx(model.whole() if isinstance(model, Emitted) else model)))
-    outputs = {v.name for v in model.graph.output}
-    return replace(found, border=tuple(v for v in found.border if v.name not in outputs))
+    made = {name for node in model.graph.node for name in node.output}
+    inner = [v for v in found.border if v.name not in {v.name for v in model.graph.output}]
+    there = tuple(v for v in inner if v.name in made)
+    return Decisions(there, found.complete and len(there) == len(inner))
 
 
 def run_onnx(

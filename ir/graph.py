@@ -124,10 +124,11 @@ class Graph:
         return g
 
     def prune_unused(self) -> Graph:
-        """This graph without nodes and constants that no output depends on (in place)."""
+        """This graph without nodes and constants that no output, be it a size, depends on (in place)."""
         g = self.as_networkx()
-        needed: set[Any] = set(self.outputs)
-        for out in self.outputs:
+        returned = dict.fromkeys([*self.outputs, *values_in(self.source.get("outputs", ()))])
+        needed: set[Any] = set(returned)
+        for out in returned:
             if out in g and out not in needed - {out}:
                 needed |= nx.ancestors(g, out)
         self.nodes = [n for n in self.nodes if n in needed]

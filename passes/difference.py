@@ -47,13 +47,14 @@ class Difference:
 class Border:
     """The masked graph with the floats that go into its decisions as its last outputs, ``watched`` of them.
 
-    ``decides`` allows what lies behind a decision to move.  ``elsewhere``: in another runtime, which may order equals
-    in another way.
+    ``decides`` allows what lies ``behind`` a decision to move: the outputs of those numbers.  All others belong to the
+    border.  ``elsewhere``: in another runtime, which may order equals in another way.
     """
 
     oracle: Graph
     watched: int = 0
     decides: bool = False
+    behind: frozenset[int] = frozenset()
     elsewhere: bool = False
 
     @classmethod
@@ -61,14 +62,29 @@ class Border:
         """``complete`` where ``values`` are all that goes into decisions."""
         seen = runtime(oracle).observing(oracle, values)
         watched = len(seen.outputs) - len(oracle.outputs)
-        return cls(seen, watched, complete and watched > 0)
+        return cls(seen, watched, complete and watched > 0, _outputs_behind(oracle))
 
     def errors(self, expected: Outputs, found: Outputs) -> tuple[float, float]:
-        """The largest relative errors of the outputs and at the border."""
+        """The largest relative errors behind decisions and at the border."""
         if len(expected) != len(found):
-            return math.inf, 0.0
-        cut = len(expected) - self.watched
-        return relative_error(expected[:cut], found[:cut]), relative_error(expected[cut:], found[cut:])
+            return math.inf, math.inf
+        pairs = list(zip(expected, found, strict=True))
+        apart = [_error(a, b) for a, b in pairs]
+        behind = max((e for k, e in enumerate(apart) if k in self.behind), default=0.0)
+        return behind, max((e for k, e in enumerate(apart) if k not in self.behind), default=0.0)
+
+    def has_equals(self, expected: Outputs) -> bool:
+        """Whether what is ranked holds a number twice."""
+        ranked = {v for n in self.oracle.nodes if n.op == "rank_along" for v in reads(n)}
+        first = len(expected) - self.watched
+        seen = zip(self.oracle.outputs[-self.watched :] if self.watched else (), expected[first:], strict=True)
+        return any(np.unique(x).size < x.size for v, x in seen if v in ranked)
+
+
+def _outputs_behind(graph: Graph) -> frozenset[int]:
+    """The numbers of the outputs that depend on a decision."""
+    behind = _behind_decisions(graph)
+    return frozenset(k for k, v in enumerate(runtime(graph).returned(graph)) if v in behind)
 
 
 def found_again(
@@ -80,8 +96,11 @@ def found_again(
     Otherwise the form decides by something else, and those alone belong together that agree; of the others nothing is
     known, and then the border is not complete: nothing behind it may move.
     """
-    held = [v for v in values if v in oracle.producers()]
-    expected = run(runtime(oracle).observing(oracle, held), inputs)[len(oracle.outputs) :]
+    made = oracle.producers()
+    held = [v for v in values if v in made and v not in oracle.outputs]
+    seen = runtime(oracle).observing(oracle, held)
+    every = run(seen, inputs)
+    expected = every[len(every) - (len(seen.outputs) - len(oracle.outputs)) :]
     cut = len(found) - watched
     counts = Counter(map(_sizes, expected)), Counter(map(_sizes, found[cut:]))
     pairs: dict[int, NDArray[Any]] = {}
@@ -110,8 +129,8 @@ def difference(
         return Difference(max(errors))
     if _explained(border, inputs, expected, errors, tolerance):
         return Difference(max(errors), rounding=True)
-    equals = any(np.unique(x).size < x.size for x in expected[len(expected) - border.watched :])
-    return Difference(max(errors), tied=border.decides and border.elsewhere and errors[1] <= tolerance and equals)
+    free = border.decides and border.elsewhere and errors[1] <= tolerance
+    return Difference(max(errors), tied=free and border.has_equals(expected))
 
 
 def _explained(

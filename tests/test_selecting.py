@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import prunec
 from prunec import artifact, cli
@@ -87,18 +88,20 @@ def selecting(name: str) -> ModelProto:
 
 
 class Selecting(nn.Module):
-    """Features of the best positions, found by data: of one, of five, or of all in their order."""
+    """Features of the best positions, found by data: of one, of five, or of all in their order; and an output apart."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.a, self.norm, self.b = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 12, 1)
         self.scores, self.boxes, self.count = nn.Conv2d(12, 1, 1), nn.Conv2d(12, 4, 1), count
+        self.apart = nn.Linear(12, 3)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.relu(self.b(torch.relu(self.norm(self.a(x)))))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = F.silu(self.b(F.silu(self.norm(self.a(x)))))  # no channel is ever dead
         scores, boxes = self.scores(y).flatten(1), self.boxes(y).flatten(2)
         at = scores.argmax(1, keepdim=True) if self.count == 1 else scores.topk(self.count).indices
-        return scores.gather(1, at), boxes.gather(2, at[:, None].expand(-1, 4, -1))
+        chosen = scores.gather(1, at)
+        return chosen, boxes.gather(2, at[:, None].expand(-1, 4, -1)), self.apart(y.mean((2, 3))), chosen
 
 
 def torch_model(count: int) -> nn.Module:

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from .. import arrays
 from ..errors import ModelError
 from ..frontends.fx_recurrent import LAYERS
-from ..graph import Constant, Graph, Node, Value, map_values, reads
+from ..graph import Constant, Graph, Node, Value, map_values, reads, values_in
 
 Args = dict[str, Any]
 DOUBLE = True
@@ -272,6 +272,11 @@ def _sample(leaf: Any, generator: torch.Generator) -> Any:
 def batch_axes(graph: Graph) -> list[int | None]:
     """For each input the axis whose size is that of the batch, if it is dynamic."""
     return [0 if v.is_tensor and 0 in v.dynamic else None for v in graph.inputs]
+
+
+def returned(graph: Graph) -> list[Value]:
+    """What :func:`run` gives, in order: a value may stand there twice."""
+    return [v for v in values_in(graph.source["outputs"]) if v.is_tensor]
 
 
 def observing(graph: Graph, values: list[Value]) -> Graph:

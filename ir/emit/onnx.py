@@ -221,6 +221,11 @@ def _symbols(value: onnx.ValueInfoProto) -> dict[int, str]:
     return {d: dim.dim_param or f"{value.name}.{d}" for d, dim in enumerate(dims)}
 
 
+def returned(graph: Graph) -> list[Value]:
+    """What :func:`run` gives, in order."""
+    return graph.outputs
+
+
 def observing(graph: Graph, values: list[Value]) -> Graph:
     """``graph`` with ``values``, as far as it computes them, as further outputs."""
     made = graph.producers()
@@ -295,17 +300,14 @@ def sample_inputs(graph: Graph, seed: int) -> list[Array]:
 def _ranges(graph: Graph) -> dict[Value, tuple[int, int]]:
     """Where the integers of each input start and what they stay below.
 
-    They point into tables; or there is one for each example of the batch, and they say how much of it counts: no step
-    at all would leave nothing to compute with; anything else is 0 or 1.
+    They point into tables; or there is one for each example of the batch, which may say how many of its steps count:
+    none at all would leave nothing to compute with; anything else is 0 or 1.
     """
     rows = _rows(graph)
     batches = dict(zip(graph.inputs, batch_axes(graph), strict=True))
-    steps = [(v.shape or ())[d] for v in graph.inputs for d in v.dynamic if d != batches[v]]
-    found = {v: (0, min(rows[v], default=2)) for v in graph.inputs}
-    for v in graph.inputs:
-        if steps and not rows[v] and batches[v] == 0 and len(v.shape or ()) == 1:
-            found[v] = ((min(steps) + 1) // 2, min(steps) + 1)
-    return found
+    steps = any(d != batches[v] for v in graph.inputs for d in v.dynamic)
+    counts = {v for v in graph.inputs if "int" in v.dtype and batches[v] == 0 and len(v.shape or ()) == 1}
+    return {v: (1, 3) if steps and v in counts and not rows[v] else (0, min(rows[v], default=2)) for v in graph.inputs}
 
 
 _SAME_NUMBERS = frozenset({"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})

@@ -11,14 +11,14 @@ import atexit
 import json
 import math
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
@@ -31,11 +31,12 @@ from ..errors import first_line
 from .onnx_facts import part_of
 from .onnx_file import Tensors, load_tensor
 from .onnx_sizes import Sizes
+from .onnx_tensors import byte_count
 
 Array = NDArray[Any]
 
 _LARGEST_INPUTS = 1 << 22
-_LARGEST_MODEL, _LARGE_MODEL = 1 << 28, 1 << 24
+_LARGEST_MODEL, _LARGE_MODEL = 1 << 30, 1 << 26
 _CRASHES = 0xC0000000
 """Exit codes from here on are crashes on Windows; elsewhere a crash is a signal."""
 
@@ -89,10 +90,15 @@ class _Worker:
     def _ask(self, question: Mapping[str, Any]) -> str | None:
         assert self.process.stdin is not None
         answer = ""
-        with suppress(OSError):
+        try:
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
             answer = self._line(onnx_run.LIMIT_S)
+        except OSError:
+            pass  # it is gone: there is no answer
+        except BaseException:  # interrupted: the answer still to come is to no later question
+            self._end()
+            raise
         if answer:
             why: str | None = json.loads(answer)["why"]
             return why
@@ -102,8 +108,11 @@ class _Worker:
         """The next line of the process; empty where none comes in time."""
         pipe = self.process.stdout
         assert pipe is not None
-        if os.name == "posix" and not select.select([pipe], [], [], limit_s)[0]:  # elsewhere pipes cannot be waited for
-            return ""
+        if os.name == "posix":  # elsewhere pipes cannot be waited for
+            with DefaultSelector() as selector:
+                selector.register(pipe, EVENT_READ)
+                if not selector.select(limit_s):
+                    return ""
         return pipe.readline()
 
     def _cause(self) -> Exception:
@@ -133,9 +142,10 @@ atexit.register(_Worker.stop)
 class Trial:
     """A model in a file, tried at one choice of sizes after the other; without a file it counts as one that runs."""
 
-    def __init__(self, model: Path | None, examples: Path | None = None) -> None:
-        self.model, self.examples = model, examples
+    def __init__(self, model: Path | None, examples: Path | None = None, names: Sequence[str] = ()) -> None:
+        self.model, self.examples, self.names = model, examples, list(names)
         self.crash: str | None = None
+        self._open = True
 
     def runs(self, sizes: Sizes) -> bool:
         """Whether the model runs on inputs of ``sizes``; ``crash`` says how the runtime ended where it crashed.
@@ -150,14 +160,16 @@ class Trial:
         if sum(map(math.prod, sizes.values())) > _LARGEST_INPUTS:
             return False
         question = {
-            "model": str(self.model.resolve()),
+            "open": str(self.model.resolve()) if self._open else None,
             "sizes": sizes,
             "examples": None if self.examples is None else str(self.examples),
+            "names": self.names,
         }
+        self._open = False
         try:
             return _Worker.asked(question) is None
         except Crashed as ended:
-            self.crash = self.crash or first_line(ended)
+            self.crash, self._open = self.crash or first_line(ended), True
             return False
         except OSError:  # no process can be started: nothing is known
             return True
@@ -171,22 +183,29 @@ def trial(
 
     ``file`` holds that very model, where there is one; ``path`` is what external tensors lie beside.
     """
-    size = sum(math.prod(t.dims) for t in stored.values())
-    if size > _LARGEST_MODEL or getattr(sys, "frozen", False):  # a frozen program is no Python to run a file with
+    size = sum(byte_count(t, "a tensor") or 0 for t in stored.values())
+    if size > _LARGEST_MODEL or not sys.executable or getattr(sys, "frozen", False):  # no Python to run a file with
         yield Trial(None)
         return
     with TemporaryDirectory(prefix="prunec-") as folder:
-        if file is None:
-            file = Path(folder, "model.onnx")
-            weights = {name: load_tensor(tensor, path) for name, tensor in stored.items()}
-            whole = part_of(slim, slim.graph.node, weights)
-            whole.graph.input.extend(v for v in slim.graph.input if v.name not in stored)
-            whole.graph.output.extend(slim.graph.output)
-            file.write_bytes(whole.SerializeToString())
-        examples = None
-        if plain := {k: x for k, x in given.items() if x.dtype.kind in "biuf"}:
+        try:
+            model = file or _written(slim, stored, path, Path(folder))
+            plain = {k: x for k, x in given.items() if x.dtype.kind in "biuf"}
             examples = Path(folder, "examples.npz")
-            np.savez(examples, **plain)  # type: ignore[arg-type]
-        yield Trial(file, examples)
+            np.savez(examples, **{f"x{k}": x for k, x in enumerate(plain.values())})  # type: ignore[arg-type]
+            ready = Trial(model, examples, list(plain))
+        except OSError:  # no room to write to
+            ready = Trial(None)
+        yield ready
         if size > _LARGE_MODEL:
             _Worker.stop()  # it holds the weights
+
+
+def _written(slim: ModelProto, stored: Tensors, path: Path | None, folder: Path) -> Path:
+    """The model in a file of its own, tensors and all."""
+    whole = part_of(slim, slim.graph.node, {name: load_tensor(tensor, path) for name, tensor in stored.items()})
+    whole.graph.input.extend(v for v in slim.graph.input if v.name not in stored)
+    whole.graph.output.extend(slim.graph.output)
+    file = folder / "model.onnx"
+    file.write_bytes(whole.SerializeToString())
+    return file

@@ -1,8 +1,9 @@
 """A process that runs ONNX models for another one, so that a model that crashes the runtime crashes only this one.
 
-It says that it is ready, then reads lines of JSON, ``{"model": path, "sizes": {input: [...]}, "examples": path of an
-.npz or null}``, and answers each with one: ``{"why": null}`` where the model ran, else what ONNX Runtime said.  It
-imports nothing of prunec, which keeps its start short.  ``onnx_trial.py`` is the other side.
+It says that it is ready, then reads lines of JSON, ``{"open": path of another model or null, "sizes": {input: [...]},
+"examples": path of an .npz or null, "names": [input, ...]}``, and answers each with one: ``{"why": null}`` where the
+model ran, else what ONNX Runtime said.  It imports nothing of prunec, which keeps its start short.  ``onnx_trial.py``
+is the other side.
 """
 
 from __future__ import annotations
@@ -23,18 +24,30 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever the runtime prints is no answer
     print("ready", file=answers, flush=True)
-    opened: dict[str, ort.InferenceSession] = {}
+    session: ort.InferenceSession | Exception = ValueError("no model yet")
     for line in sys.stdin:
-        wanted = json.loads(line)
-        try:
-            if wanted["model"] not in opened:
-                opened = {wanted["model"]: _session(wanted["model"])}
-            session = opened[wanted["model"]]
-            session.run(None, _feeds(session, wanted["sizes"], wanted["examples"]))
-            why = None
-        except Exception as error:  # the runtime's exceptions share no base class
-            why = str(error) or type(error).__name__
-        print(json.dumps({"why": why}), file=answers, flush=True)
+        asked = json.loads(line)
+        if asked["open"]:
+            session = _opened(asked["open"])
+        print(json.dumps({"why": _why_not(session, asked)}), file=answers, flush=True)
+
+
+def _opened(path: str) -> ort.InferenceSession | Exception:
+    try:
+        return _session(path)
+    except Exception as error:  # the runtime's exceptions share no base class
+        return error
+
+
+def _why_not(session: ort.InferenceSession | Exception, asked: dict[str, Any]) -> str | None:
+    """What went wrong; None where the model ran."""
+    try:
+        if isinstance(session, Exception):
+            raise session
+        session.run(None, _feeds(session, asked["sizes"], asked["examples"], asked["names"]))
+    except Exception as error:  # the runtime's exceptions share no base class
+        return str(error) or type(error).__name__
+    return None
 
 
 def _session(path: str) -> ort.InferenceSession:
@@ -44,18 +57,31 @@ def _session(path: str) -> ort.InferenceSession:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _feeds(session: ort.InferenceSession, sizes: dict[str, list[int]], examples: str | None) -> dict[str, Any]:
+def _feeds(
+    session: ort.InferenceSession, sizes: dict[str, list[int]], examples: str | None, names: list[str]
+) -> dict[str, Any]:
+    """The examples of those ``names``, as far as they have the sizes asked for; random numbers for the other inputs."""
     rng = np.random.default_rng(0)
-    given = dict(np.load(examples, allow_pickle=False)) if examples else {}
-    inputs = [x for x in session.get_inputs() if x.name in sizes]
-    fitting = {name: x for name, x in given.items() if list(x.shape) == sizes.get(name)}
-    return {x.name: fitting[x.name] if x.name in fitting else _random(rng, sizes[x.name], x.type) for x in inputs}
+    arrays = np.load(examples, allow_pickle=False) if examples else {}
+    given = {name: arrays[f"x{k}"] for k, name in enumerate(names)}
+    feeds = {}
+    for x in session.get_inputs():
+        if x.name in sizes:
+            fits = x.name in given and list(given[x.name].shape) == sizes[x.name]
+            feeds[x.name] = (
+                given[x.name].astype(_dtype(x.type)) if fits else _random(rng, sizes[x.name], _dtype(x.type))
+            )
+    return feeds
 
 
-def _random(rng: np.random.Generator, shape: list[int], kind: str) -> Any:
+def _dtype(kind: str) -> str:
     name = kind.removeprefix("tensor(").removesuffix(")")
-    drawn = rng.standard_normal(shape) if name in ("float", "double", "float16") else rng.integers(0, 2, shape)
-    return np.asarray(drawn).astype(_TYPES.get(name, name))
+    return _TYPES.get(name, name)
+
+
+def _random(rng: np.random.Generator, shape: list[int], dtype: str) -> Any:
+    drawn = rng.standard_normal(shape) if "float" in dtype else rng.integers(0, 2, shape)
+    return np.asarray(drawn).astype(dtype)
 
 
 if __name__ == "__main__":

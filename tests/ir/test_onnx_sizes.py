@@ -153,7 +153,7 @@ def test_a_run_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_lengths_of_examples_are_lengths() -> None:
-    """What is as long as the batch and points nowhere counts steps: none would leave nothing to compute with."""
+    """What is as long as the batch and points nowhere may count steps: none would leave nothing to compute with."""
     nodes = [node("LSTM", "x w r _ lens", "a", hidden_size=6), node("MatMul", "a v", "y")]
     weights = {"w": weight(1, 24, 12), "r": weight(1, 24, 6), "v": weight(6, 4)}
     model = build(nodes, weights, {"x": ("T", "N", 12)})
