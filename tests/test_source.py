@@ -60,3 +60,24 @@ def test_an_opset_that_onnx_runtime_does_not_know_is_compared_as_it_was_converte
         opset=6,
     )
     assert prunec.compile(old, ratio=0.5, measure=False).report["verify"]["ok"]
+
+
+class Sized(nn.Module):
+    """A size beside the tensor, and the tensor twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
+        y = self.b(torch.relu(self.a(x)))
+        return y, y.shape[0], y
+
+
+def test_a_model_may_return_sizes_and_a_tensor_twice() -> None:
+    result = prunec.compile(Sized(), torch.randn(2, 12), ratio=0.5, measure=False)
+    assert result.report["units"]["removed"] == 4
+    assert result.module is not None
+    first, size, again = result.module(torch.randn(3, 12))
+    assert size == 3
+    assert torch.equal(first, again)

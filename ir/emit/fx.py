@@ -276,7 +276,7 @@ def batch_axes(graph: Graph) -> list[int | None]:
 
 def returned(graph: Graph) -> list[Value]:
     """What :func:`run` gives, in order: a value may stand there twice."""
-    return [v for v in values_in(graph.source["outputs"]) if v.is_tensor]
+    return list(values_in(graph.source["outputs"]))
 
 
 def observing(graph: Graph, values: list[Value]) -> Graph:
@@ -292,7 +292,7 @@ def observing(graph: Graph, values: list[Value]) -> Graph:
 
 
 def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[Any]]:
-    """The tensors that ``graph`` returns for flat ``inputs``; in float64 where asked for."""
+    """The tensors and sizes that ``graph`` returns for flat ``inputs``; in float64 where asked for."""
     module = emit(graph)
     if double:
         module = _doubled(module)
@@ -300,7 +300,12 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
     args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
     with torch.no_grad():
         result = module(*args, **kwargs)
-    return [arrays.to_numpy(t) for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+    leaves = zip(graph.source["outputs"], pytree.tree_leaves(result), strict=True)
+    return [_array(x) for value, x in leaves if isinstance(value, Value)]
+
+
+def _array(x: Any) -> NDArray[Any]:
+    return arrays.to_numpy(x) if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
 def _doubled(module: fx.GraphModule) -> fx.GraphModule:

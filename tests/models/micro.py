@@ -913,17 +913,6 @@ def grid_of_coordinates() -> Made:
 
 
 @case
-def returns_a_size() -> Made:
-    """A size beside the tensor, and the tensor twice."""
-
-    def run(m: Any, x: Tensor) -> Any:
-        y = m.b(F.relu(m.a(x)))
-        return y, y.shape[0], y
-
-    return Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 4)), (torch.randn(2, 6),)
-
-
-@case
 def repeated_by_the_batch() -> Made:
     def run(m: Any, x: Tensor) -> Tensor:
         return m.b(F.relu(m.a(x)) + m.slope.repeat(x.shape[0], 1))  # type: ignore[no-any-return]
