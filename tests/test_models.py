@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper
+from torch import nn
 
 import prunec
 from prunec.ir.errors import ModelError, UsageError
@@ -113,3 +114,29 @@ def test_an_artifact_has_the_rights_of_other_new_files(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert (tmp_path / "saved").stat().st_mode == (tmp_path / "folder").stat().st_mode
     assert {p.stat().st_mode for p in (tmp_path / "saved").iterdir()} == {(tmp_path / "file").stat().st_mode}
+
+
+# ---------------------------------------------------------------------- arguments that hold several tensors
+
+
+class Batched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.a, self.b = nn.Embedding(20, 8), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, batch: dict[str, Any], pair: Any, *, scale: Any = None) -> dict[str, Any]:
+        y = self.b(torch.relu(self.a(self.table(batch["ids"]) * batch["mask"][..., None] + pair[0] - pair[1])))
+        return {"y": y if scale is None else y * scale["by"]}
+
+
+@pytest.mark.parametrize(("by_name", "scaled"), [(False, False), (True, False), (True, True)])
+def test_an_argument_may_hold_several_tensors(by_name: bool, scaled: bool) -> None:
+    batch = {"ids": torch.randint(0, 20, (3, 5)), "mask": torch.ones(3, 5)}
+    inputs: dict[str, Any] = {"batch": batch, "pair": (torch.randn(3, 5, 8), torch.randn(3, 5, 8))}
+    if scaled:
+        inputs["scale"] = {"by": torch.ones(1), "more": torch.ones(1)}
+    result = prunec.compile(Batched().eval(), inputs if by_name else tuple(inputs.values()), ratio=0.5, measure=False)
+    assert result.report["units"]["removed"]
+    assert result.module is not None
+    found = result.module(**inputs) if by_name else result.module(*inputs.values())
+    assert found["y"].shape == (3, 5, 4)

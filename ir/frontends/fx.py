@@ -386,8 +386,16 @@ class _Reader:
         return [self._operand(x) if isinstance(x, fx.Node) else x for x in node.args[0]]  # type: ignore[union-attr]
 
     def _parameter_names(self) -> list[str]:
+        """What ``forward`` calls its arguments: one that holds several tensors has one name."""
         specs = self.program.graph_signature.input_specs
-        return [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
+        leaves = [s.arg.name for s in specs if s.kind == InputKind.USER_INPUT]
+        arguments, keywords = self.program.call_spec.in_spec.children()
+        declared = getattr(self.program.module_call_graph[0].signature, "forward_arg_names", None) or []
+        names = []
+        for k, spec in enumerate(arguments.children()):
+            inside = [leaves.pop(0) for _ in range(spec.num_leaves)]
+            names.append(inside[0] if spec.is_leaf() else declared[k] if k < len(declared) else f"argument_{k}")
+        return [*names, *keywords.context]
 
 
 def operands(arguments: Mapping[str, Any], spelling: Spelling) -> tuple[Value | None, ...]:
