@@ -9,6 +9,7 @@ depends on the input and that the mask moves it.  On small graphs each unit is d
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -300,7 +301,17 @@ def randomised(graph: Graph, seed: int) -> dict[Any, Constant]:
     """The constants with degenerate ones (all equal, or tiny) replaced by random values of a sensible size."""
     rng = np.random.default_rng(seed)
     scales = beside(graph)
-    return {v: c if v in scales else _randomised(c, rng) for v, c in graph.constants.items()}
+    fresh = {v: c if v in scales else _randomised(c, rng) for v, c in graph.constants.items()}
+    return fresh | {v: replace(c, data=arrays.like(np.ones(c.data.shape), c.data)) for v, c in _silent_gains(graph)}
+
+
+def _silent_gains(graph: Graph) -> Iterator[tuple[Value, Constant]]:
+    """Gains of zero, one number each, that a module multiplies a branch by: with them nothing of the branch shows."""
+    factors = {v for n in graph.nodes if n.kind.startswith("aten.mul") for v in n.inputs}
+    for value, constant in graph.constants.items():
+        single = constant.role == "parameter" and arrays.is_float(constant.data) and np.prod(constant.data.shape) == 1
+        if single and value in factors and not arrays.to_numpy(constant.data).any():
+            yield value, constant
 
 
 def _randomised(constant: Constant, rng: np.random.Generator) -> Constant:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+import prunec
 from prunec.ir.graph import Graph
 from prunec.passes import difference, verify
 from prunec.passes.runner import Runner
@@ -29,3 +32,22 @@ def test_no_graph_runs_twice_on_the_same_inputs(monkeypatch: pytest.MonkeyPatch)
     )
     assert len(seen) == 6  # masked and compact with the model's own weights; dense twice, masked, compact with others
     assert len({(id(graph), total) for graph, total in seen}) == len(seen)
+
+
+class Branch(nn.Module):
+    """As ReZero and NFNets begin: what the branch computes shows only with another gain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(6, 4)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shown: Tensor = self.c(x) + self.gain * self.b(torch.relu(self.a(x)))
+        return shown
+
+
+def test_a_gain_of_zero_hides_nothing() -> None:
+    report = prunec.compile(Branch(), torch.randn(2, 6), ratio=0.5, measure=False).report
+    assert report["units"]["removed"] == 4
+    assert report["verify"]["ok"]
