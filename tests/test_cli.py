@@ -395,7 +395,7 @@ def test_progress_names_passes_and_the_parts_of_the_proof(
     proof = ["verify", "verify with the model's own weights", "verify with random weights"]
     passes = ["groups", "score", "plan", "eliminate", "fold", *proof]
     assert told == [
-        *("load net.onnx", "read net.onnx"), *passes, "emit", "verify onnx", "emit dense", "measure",
+        *("load net.onnx", "read net.onnx", "verify source"), *passes, "emit", "verify onnx", "emit dense", "measure",
         f"write {tmp_path / 'o.onnx'}",
     ]  # fmt: skip
 
