@@ -68,10 +68,11 @@ class Border:
         """The largest relative errors behind decisions and at the border."""
         if len(expected) != len(found):
             return math.inf, math.inf
-        pairs = list(zip(expected, found, strict=True))
-        apart = [_error(a, b) for a, b in pairs]
-        behind = max((e for k, e in enumerate(apart) if k in self.behind), default=0.0)
-        return behind, max((e for k, e in enumerate(apart) if k not in self.behind), default=0.0)
+        behind, at_border = ([k for k in range(len(expected)) if (k in self.behind) is side] for side in (True, False))
+        return (
+            relative_error([expected[k] for k in behind], [found[k] for k in behind]),
+            relative_error([expected[k] for k in at_border], [found[k] for k in at_border]),
+        )
 
     def has_equals(self, expected: Outputs) -> bool:
         """Whether what is ranked holds a number twice."""
