@@ -16,14 +16,14 @@ from .artifact import Result
 from .ir.analysis import analyse
 from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
-from .models import emitted_onnx, feeds, onnx_difference
+from .models import emitted_onnx, feeds
 from .passes import verify as verification
 from .passes.base import Progress, State
-from .passes.difference import Difference
 from .passes.groups import Groups, find_groups
 from .passes.rewrite import kept_indices, named
 from .passes.runner import Runner
 from .passes.target import Target
+from .proofs import TIED, onnx_difference, source_difference
 from .recipe import Recipe
 from .report import Sizes, build_report
 
@@ -74,10 +74,11 @@ class Compiler:
         result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
         return result
 
-    def check_source(self, differs: Callable[[float], Difference]) -> None:
-        """Refuse to go on where the dense graph does not compute what the source does; ``differs`` gets a tolerance."""
+    def check_source(self, model: Any, read: Graph) -> None:
+        """Refuse to go on where the dense graph does not compute what ``model`` does, or the graph ``read`` from it."""
+        tolerance = verification.Verify().tolerance
         with self._timed("verify_source", "verify source"):
-            by = differs(tolerance := verification.Verify().tolerance)
+            by = source_difference(model, read, self.dense, self.seed, tolerance)
         if not by.within(tolerance):
             raise VerificationError(
                 f"verifying what was read: the dense graph differs from the model by {by.error:.2g} relative "
@@ -127,10 +128,8 @@ class Compiler:
                 max_rel_err=by.error,
             )
         if by.tied:
-            notes.append(
-                "verify: torch and ONNX Runtime choose differently among equals; what lies behind was compared in torch"
-            )
-            return {**report, "onnx_rel_err": by.error}
+            notes.append(f"{TIED}, but in torch")
+            return {**report, "tied": True, "onnx_rel_err": by.error}
         worst, rounding = max(report["max_rel_err"], by.error), report["rounding"] or by.rounding
         return {**report, "max_rel_err": worst, "onnx_rel_err": by.error, "rounding": rounding}
 

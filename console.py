@@ -205,10 +205,9 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
 
 def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
     if tied := verify.get("norm_tied"):
-        units = counted(tied, "unit")
         yield (
-            f"verify   {units} under norms, softmax or means over channels: removing is not zeroing there, "
-            "so the masked model's statistics are those of what survives"
+            f"verify   units under norms, softmax or means over channels: {tied:,}, kept ones too; removing is not "
+            "zeroing there, so the masked model's statistics are those of what survives"
         )
 
 

@@ -7,12 +7,12 @@ element to the last is read in :func:`blocks`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .deferred import Deferred, forget, is_deferrable
 from .errors import ModelError
@@ -153,3 +153,12 @@ def changed(data: Any, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
     if is_deferrable(data):
         return Deferred(data, lambda held: like(change(to_numpy(held)), held), data.shape)
     return like(change(to_numpy(data)), data)
+
+
+def random_array(
+    rng: np.random.Generator, shape: Sequence[int], dtype: DTypeLike, least: int = 0, below: int = 2
+) -> NDArray[Any]:
+    """Random numbers of one dtype: floats normal, integers from ``least`` and less than ``below``, fair booleans."""
+    kind = np.dtype(dtype)
+    drawn = rng.standard_normal(shape) if "float" in kind.name else rng.integers(least, below, shape)
+    return np.asarray(drawn).astype(kind)

@@ -90,19 +90,20 @@ def _outputs_behind(graph: Graph) -> frozenset[int]:
 
 def found_again(
     oracle: Graph, values: list[Value], inputs: list[Any], found: Outputs, watched: int, tolerance: float
-) -> tuple[Border, Outputs]:
+) -> tuple[Border, Outputs, Outputs]:
     """The border of another form of the masked graph, whose last ``watched`` outputs are its own.
+
+    With it the outputs that it expects, and those of ``found`` that belong to them.
 
     Where it has as many of a size (axes of one position aside) as ``values`` has, each belongs to the nearest one.
     Otherwise the form decides by something else, and those alone belong together that agree; of the others nothing is
     known, and then the border is not complete: nothing behind it may move.
     """
-    made = oracle.producers()
-    held = [v for v in values if v in made and v not in oracle.outputs]
-    seen = runtime(oracle).observing(oracle, held)
+    seen = runtime(oracle).observing(oracle, values)
+    held = seen.outputs[len(oracle.outputs) :]
     every = run(seen, inputs)
-    expected = every[len(every) - (len(seen.outputs) - len(oracle.outputs)) :]
-    cut = len(found) - watched
+    first, cut = len(every) - len(held), len(found) - watched
+    expected = every[first:]
     counts = Counter(map(_sizes, expected)), Counter(map(_sizes, found[cut:]))
     pairs: dict[int, NDArray[Any]] = {}
     for x in found[cut:]:
@@ -113,7 +114,8 @@ def found_again(
         if nearest is not None and (as_many or _error(expected[nearest], alike[nearest]) <= tolerance):
             pairs[nearest] = alike[nearest]
     border = Border.of(oracle, [held[k] for k in pairs], complete=len(pairs) == watched)
-    return replace(border, elsewhere=True), [*found[:cut], *pairs.values()]
+    known = [*every[:first], *(expected[k] for k in pairs)]
+    return replace(border, elsewhere=True), known, [*found[:cut], *pairs.values()]
 
 
 def _sizes(array: NDArray[Any]) -> tuple[int, ...]:

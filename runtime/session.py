@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ..ir.emit import onnx_run
+from ..ir import arrays
 from ..ir.emit.onnx_external import Emitted, open_as_written, open_session
 from ..ir.emit.onnx_run import limited
 from ..ir.errors import ModelError, PrunecError, UsageError, first_line
@@ -140,7 +140,7 @@ def random_array(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype
     """Random data of one dtype; see :func:`feeds_for`."""
     if dtype.kind in "OSU":
         return np.full(shape, "", dtype=object)
-    return onnx_run.random_array(rng, shape, dtype, below=INTEGERS_BELOW)
+    return arrays.random_array(rng, shape, dtype, below=INTEGERS_BELOW)
 
 
 def _sized(item: Input, sizes: Mapping[str, Sequence[int]], batch: int, symbols: dict[str, int]) -> tuple[int, ...]:

@@ -114,3 +114,23 @@ def test_an_error_beyond_rounding_is_an_error(pair: Path, monkeypatch: pytest.Mo
     with pytest.raises(VerificationError) as error:
         prunec.compile("dense.onnx", pipeline=HALF, measure=False)
     assert error.value.data["max_rel_err"] == 1e-3
+
+
+def test_a_network_that_hardly_answers_is_noted(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong in a part that adds a millionth to the output is not seen by running it: that is said."""
+    assert cli.main(["verify", "dense.onnx", "compact.onnx"]) == 0
+    assert "other inputs change an output by" not in capsys.readouterr().out
+    model = onnx.load("dense.onnx")
+    last = model.graph.node[-1].output[0]
+    faint = [
+        onnx.helper.make_node("Mul", [last, "small"], ["faint"]),
+        onnx.helper.make_node("Add", ["faint", "one"], ["sum"]),
+    ]
+    model.graph.node.extend(faint)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(1, 1e-4, np.float32), "small"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "one"))
+    model.graph.output[0].name = "sum"
+    onnx.save(model, "faint.onnx")
+    onnx.save(prunec.compile("faint.onnx", pipeline=HALF, measure=False).onnx, "small.onnx")
+    assert cli.main(["verify", "faint.onnx", "small.onnx"]) == 0
+    assert "note     other inputs change an output by" in capsys.readouterr().out

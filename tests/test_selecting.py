@@ -169,19 +169,28 @@ def folded(graph: Graph) -> State:
     return state
 
 
-def refusals(state: State, mistake: Mistake) -> dict[str, str]:
-    """For each tensor of the graph for inference what the proof says once it is wrong; empty where it passes."""
-    assert state.inference is not None
-    right, said = state.inference, {}
-    assert Verify().run(state)["ok"]
-    for name in trained((c.name, arrays.to_numpy(c.data)) for c in right.constants.values()):
-        state.inference = broken_graph(right, name, mistake)
+def answers(names: list[str], prove: Callable[[str], object]) -> dict[str, str]:
+    """For each tensor what the proof says once it is wrong; empty where it passes."""
+    said = dict.fromkeys(names, "")
+    for name in names:
         try:
-            Verify().run(state)
-            said[name] = ""
+            prove(name)
         except VerificationError as error:
             said[name] = error.message
     return said
+
+
+def refusals(state: State, mistake: Mistake) -> dict[str, str]:
+    """What is said of each tensor of the graph for inference."""
+    right = state.inference
+    assert right is not None
+    assert Verify().run(state)["ok"]
+
+    def prove(name: str) -> None:
+        state.inference = broken_graph(right, name, mistake)
+        Verify().run(state)
+
+    return answers(trained((c.name, arrays.to_numpy(c.data)) for c in right.constants.values()), prove)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -204,18 +213,15 @@ def test_mistakes_of_fold_are_found_in_torch(count: int, mistake: Mistake) -> No
 
 
 def emitted_wrong(monkeypatch: pytest.MonkeyPatch, model: Any, inputs: Any, mistake: Mistake) -> dict[str, str]:
-    """For each tensor of the emitted model what a compile says once it is wrong; empty where it passes."""
-    right = prunec.compile(model, inputs, pipeline=HALF, measure=False)
-    said = {}
-    for name in stored(right.onnx):
-        broken = Emitted(broken_model(right.onnx, name, mistake))
-        monkeypatch.setattr(artifact, "emitted_onnx", lambda graph, opset, broken=broken: broken)
-        try:
-            prunec.compile(model, inputs, pipeline=HALF, measure=False)
-            said[name] = ""
-        except VerificationError as error:
-            said[name] = error.message
-    return said
+    """What a compile says of each tensor of the emitted model."""
+    right = prunec.compile(model, inputs, pipeline=HALF, measure=False).onnx
+
+    def prove(name: str) -> None:
+        broken = Emitted(broken_model(right, name, mistake))
+        monkeypatch.setattr(artifact, "emitted_onnx", lambda graph, opset: broken)
+        prunec.compile(model, inputs, pipeline=HALF, measure=False)
+
+    return answers(stored(right), prove)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

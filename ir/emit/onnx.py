@@ -19,13 +19,13 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.version_converter import convert_version
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from ..arrays import flat
+from ..arrays import flat, random_array
 from ..codes import codes
 from ..deferred import is_deferrable
 from ..errors import ModelError, PrunecError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
 from .onnx_external import Emitted, open_as_written, open_session
-from .onnx_run import limited, random_array
+from .onnx_run import limited
 
 Array = NDArray[Any]
 DOUBLE = False

@@ -1,7 +1,4 @@
-"""Runs in ONNX Runtime that end: a model may loop for ever, so that a run is given so many seconds and no more.
-
-And random inputs for them.
-"""
+"""Runs in ONNX Runtime that end: a model may loop for ever, so that a run is given so many seconds and no more."""
 
 from __future__ import annotations
 
@@ -9,23 +6,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import DTypeLike, NDArray
 
 from ..errors import ModelError
 
 LIMIT_S = 300.0
 """One run of the largest models takes tens of seconds on a slow processor."""
-
-
-def random_array(
-    rng: np.random.Generator, shape: Sequence[int], dtype: DTypeLike, least: int = 0, below: int = 2
-) -> NDArray[Any]:
-    """Random numbers of one dtype: floats normal, integers from ``least`` and less than ``below``, fair booleans."""
-    kind = np.dtype(dtype)
-    drawn = rng.standard_normal(shape) if "float" in kind.name else rng.integers(least, below, shape)
-    return np.asarray(drawn).astype(kind)
 
 
 def endless() -> ModelError:

@@ -55,8 +55,8 @@ from .onnx_names import (
     shape_of,
     spell,
 )
-from .onnx_sizes import Axes, check_given, declaration, element_type, listed
-from .onnx_tensors import AGAIN
+from .onnx_sizes import Axes, check_given, declaration, listed
+from .onnx_tensors import AGAIN, element_type
 from .onnx_ties import is_tie, sizes_read, unshared, with_roles, without_unused
 from .onnx_trial import Endless, trial
 

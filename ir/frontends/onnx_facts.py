@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
-from ..arrays import is_float
-from ..emit.onnx_run import limited, random_array
+from ..arrays import is_float, random_array
+from ..emit.onnx_run import limited
 from ..errors import ModelError, first_line
 from ..graph import Shape
 from .onnx_file import Tensors, disguised, load_tensor, node_reads, subgraphs
 from .onnx_names import DEFAULT_DOMAINS, NAMES, kind_of
-from .onnx_sizes import Sizes, numpy_name
-from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of
+from .onnx_sizes import Sizes
+from .onnx_tensors import AGAIN, LARGEST_AXIS, array_of, numpy_name
 
 Array = NDArray[Any]
 

@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from ..errors import ModelError
 from ..graph import Shape
 from ..words import did_you_mean
-from .onnx_tensors import dtype_of
+from .onnx_tensors import numpy_name
 
 Array = NDArray[Any]
 Sizes = dict[str, Shape]
@@ -62,16 +60,6 @@ def declaration(value: onnx.ValueInfoProto, example: Array | None) -> Declared |
     if not kind.HasField("shape") and example is not None:
         axes = [""] * example.ndim
     return Declared(value.name, numpy_name(kind.elem_type), tuple(a or f"{value.name}.{d}" for d, a in enumerate(axes)))
-
-
-def numpy_name(elem_type: int) -> str:
-    """A numpy dtype's name; ``str`` for text, since ``object`` is what is no tensor."""
-    return "str" if elem_type == TensorProto.STRING else str(dtype_of(elem_type, "a value"))
-
-
-def element_type(dtype: str) -> int:
-    """ONNX's number for a dtype's name: the inverse of what values are given."""
-    return TensorProto.STRING if dtype == "str" else int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 @dataclass

@@ -36,6 +36,16 @@ def dtype_of(elem_type: int, what: str) -> np.dtype[Any]:
         raise ModelError(f"{what} has the unknown data type {elem_type}", hint=AGAIN) from None
 
 
+def numpy_name(elem_type: int) -> str:
+    """A numpy dtype's name; ``str`` for text, since ``object`` is what is no tensor."""
+    return "str" if elem_type == TensorProto.STRING else str(dtype_of(elem_type, "a value"))
+
+
+def element_type(dtype: str) -> int:
+    """ONNX's number for a dtype's name: the inverse of what values are given."""
+    return TensorProto.STRING if dtype == "str" else int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
 def byte_count(tensor: TensorProto, what: str) -> int | None:
     """Bytes that the tensor's raw data has to hold; None for types that are not stored in a fixed width."""
     width = dtype_of(tensor.data_type, what).itemsize

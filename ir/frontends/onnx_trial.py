@@ -191,8 +191,9 @@ def trial(
         try:
             model = file or _written(slim, stored, path, Path(folder))
             plain = {k: x for k, x in given.items() if x.dtype.kind in "biuf"}
-            examples = Path(folder, "examples.npz")
-            np.savez(examples, **{f"x{k}": x for k, x in enumerate(plain.values())})  # type: ignore[arg-type]
+            examples = Path(folder, "examples.npz") if plain else None
+            if examples is not None:
+                np.savez(examples, **{f"x{k}": x for k, x in enumerate(plain.values())})  # type: ignore[arg-type]
             ready = Trial(model, examples, list(plain))
         except OSError:  # no room to write to
             ready = Trial(None)

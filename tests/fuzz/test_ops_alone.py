@@ -112,14 +112,16 @@ ONNX = {
     "tile": "tile",
 }
 MADE_BY_FRONTENDS = {
-    "fx": {"attention_grouped", "elementwise", "take"},
+    "fx": {"attention_grouped", "batch_statistics", "elementwise", "take"},
     "onnx": {"attention_grouped", "embedding", "linear_t", "pixel_shuffle", "select", "take"},
 }
 """Ops that a spelling becomes as its attributes say, or that a pass inserts."""
 NO_AXES = {"size"}
 """Computes sizes, and is no declaration of axes."""
 OF_OTHER_FILES = {
+    "activation_quantised",
     "attention_packed",
+    "cat_quantised",
     "conv_quantised",
     "elementwise_quantised",
     "layer_norm_of_sum",
@@ -127,8 +129,10 @@ OF_OTHER_FILES = {
     "linear_quantised",
     "matmul_quantised",
     "matmul_t",
+    "pool_quantised",
     "quantise",
     "quantise_dynamic",
+    "softmax_quantised",
 }
 """What ONNX Runtime's own tools write: ``test_onnx_quantised`` and ``test_onnx_others`` hold such files."""
 _SEEDS = 60
