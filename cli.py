@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .console import Stages
 from .ir.errors import EnvironmentProblem, PassError, PrunecError, UsageError, VerificationError, first_line
+from .ir.words import did_you_mean
 from .plugins import load as load_plugins
 from .version import __version__, versions
 
@@ -48,8 +50,9 @@ exit codes: 0 ok, 2 usage, 3 unsupported or unreadable model, 4 verification fai
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = parser().parse_args(arguments)
+    args, unknown = parser().parse_known_args(arguments)
     try:
+        _check_known(args.command_parser, unknown)
         load_plugins(args.plugin)
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
@@ -63,6 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _report_crash(error, args, arguments)
+
+
+def _check_known(command: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    """Refuse arguments that the command does not take."""
+    if unknown:
+        options = re.findall(r"--[\w-]+", command.format_usage())
+        raise UsageError(
+            f"unknown arguments: {' '.join(unknown)}",
+            hint=did_you_mean(unknown[0].partition("=")[0], options, f"`{command.prog} --help` lists the options"),
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -95,7 +108,7 @@ def _command(
         "--plugin", action="append", default=[], metavar="FILE.py",
         help="load ops, criteria and passes of your own: a file, or package.module; repeatable",
     )  # fmt: skip
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, command_parser=command)
     return command
 
 

@@ -154,7 +154,11 @@ def _analysis_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _stdout() -> Console:
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _file_width())
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would end the program; main knows what it means that the reader has left
+
+    return Stdout(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _file_width())
 
 
 def _file_width() -> int:

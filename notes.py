@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 NOTHING = "nothing was pruned"
-_FAR = 0.1
+_FAR = 0.05
 """A budget that is missed by more than this, on the side where it counts as met, is worth a word."""
 
 

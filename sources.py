@@ -54,7 +54,7 @@ class InputShape:
 
     shape: tuple[int, ...]
     name: str | None = None
-    kind: str = "float"
+    kind: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> InputShape:
@@ -62,7 +62,7 @@ class InputShape:
         match = _INPUT.fullmatch(text)
         if match is None or "0" in match["shape"].split("x"):
             raise UsageError(f"--input {text!r} is no shape", hint="write NAME:2x3x224x224 or 2x3x224x224")
-        return cls(tuple(map(int, match["shape"].split("x"))), match["name"], match["dtype"] or "float")
+        return cls(tuple(map(int, match["shape"].split("x"))), match["name"], match["dtype"])
 
 
 def load_source(text: str, inputs: Sequence[InputShape] = (), seed: int = 0) -> tuple[Any, Any]:
@@ -301,18 +301,27 @@ def _onnx_feeds(file: OnnxFile, inputs: Sequence[InputShape], seed: int) -> dict
     """Example inputs for an ONNX file; shapes without a name go to the inputs in order."""
     from .runtime.session import declared_inputs, feeds_for
 
-    named = {i.name: i.shape for i in inputs if i.name is not None}
-    unnamed = [i.shape for i in inputs if i.name is None]
-    free = [d.name for d in declared_inputs(file.proto) if d.name not in named]
+    declared = {d.name: str(d.dtype) for d in declared_inputs(file.proto)}
+    named = {i.name: i for i in inputs if i.name is not None}
+    unnamed = [i for i in inputs if i.name is None]
+    free = [name for name in declared if name not in named]
     if len(unnamed) > len(free):
         raise UsageError(
             f"{len(inputs)} --input shapes, but {file.path} has fewer inputs", hint=f"inputs: {', '.join(free)}"
         )
-    return feeds_for(file.proto, seed, sizes={**named, **dict(zip(free, unnamed))})
+    given = named | dict(zip(free, unnamed))
+    for name, item in given.items():
+        if item.kind is not None and item.kind not in declared.get(name, item.kind):
+            raise UsageError(
+                f"--input {name}: the model declares {declared[name]}, not {item.kind}",
+                hint="an ONNX file says the types of its inputs: give the shape alone",
+                input=name,
+            )
+    return feeds_for(file.proto, seed, sizes={name: item.shape for name, item in given.items()})
 
 
 def _torch_inputs(inputs: Sequence[InputShape], seed: int) -> tuple[torch.Tensor, ...] | dict[str, torch.Tensor]:
-    tensors = [random_tensor(item.shape, item.kind, seed + k) for k, item in enumerate(inputs)]
+    tensors = [random_tensor(item.shape, item.kind or "float", seed + k) for k, item in enumerate(inputs)]
     names = [item.name for item in inputs if item.name is not None]
     if not names:
         return tuple(tensors)

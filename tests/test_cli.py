@@ -53,6 +53,7 @@ def _somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--recipe", "absent.toml"], "there is no recipe absent.toml"),
         (["--target", "toaster"], "unknown target 'toaster'"),
         (["--print-after", "nonsense"], "unknown pass 'nonsense'"),
+        (["--ratoi", "0.5"], "unknown arguments: --ratoi 0.5"),
         (["--input", "2x3xx"], "is no shape"),
         (["--input", "x:2x0"], "is no shape"),
     ],
@@ -490,3 +491,23 @@ def test_notes_reach_stderr_where_stdout_is_json(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().out.splitlines()
     assert "verify   not run" in shown
     assert [line for line in shown if line.startswith("note ")] == [f"note     {note}" for note in notes]
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m prunec passes --quiet | head -n 1; exit ${{PIPESTATUS[0]}}"
+    env = os.environ | {"CI": "true", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["int", "bool"])
+def test_an_input_of_another_type_than_the_file_declares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    onnx.save(linear(), "m.onnx")
+    (x,) = onnx.load("m.onnx").graph.input
+    shape = "x".join(str(d.dim_value or 2) for d in x.type.tensor_type.shape.dim)
+    assert compile_(tmp_path, "m.onnx", "--input", f"{x.name}:{shape}:{kind}") == 2
+    assert f"the model declares float32, not {kind}" in capsys.readouterr().err
+    assert compile_(tmp_path, "m.onnx", "--input", f"{x.name}:{shape}:float") == 0

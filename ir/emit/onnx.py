@@ -263,7 +263,7 @@ def run(graph: Graph, inputs: list[Array], double: bool = False) -> list[Array]:
 
 def _session(model: ModelProto | Emitted, quantised: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions
     return open_as_written(model, options) if quantised else open_session(model, options)
 
 

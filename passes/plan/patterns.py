@@ -17,6 +17,8 @@ from ..groups import Group, Groups
 
 Matches = Callable[[str], bool]
 _TYPE, _REGEX = "type:", "re:"
+_MORE = "`prunec analyze` lists groups and pins"
+_MORE_TYPE = f"type: means layers, by ops that hold parameters; {_MORE}"
 
 
 def chosen(groups: Groups, targets: Iterable[str], ignore: Iterable[str]) -> list[Group]:
@@ -26,7 +28,7 @@ def chosen(groups: Groups, targets: Iterable[str], ignore: Iterable[str]) -> lis
     ------
     UsageError
         A pattern is no regular expression; one of ``targets`` means no group; one of ``ignore`` means neither a group
-        nor anything else of the model, which would be left alone anyhow.
+        nor any other parameter of the model, which would be left alone anyhow.
     """
     names = _Names(groups)
     if not groups.groups:
@@ -56,7 +58,9 @@ class _Names:
 
     def of_model(self) -> list[str]:
         parameters = (n for names in self.tied.values() for n in names)
-        return [*self.of_groups(), *parameters, *_typed(n.op for n in self.graph.nodes)]
+        learned = {v for v, c in self.graph.constants.items() if c.role == "parameter"}
+        layers = (n.op for n in self.graph.nodes if not learned.isdisjoint(n.inputs))
+        return [*self.of_groups(), *parameters, *_typed(layers)]
 
 
 def _typed(ops: Iterable[str]) -> list[str]:
@@ -70,7 +74,7 @@ def _asked(names: _Names, pattern: str, option: str, known: list[str]) -> list[G
         pinned = any(map(matches, names.of_model()))
         raise UsageError(
             f"plan{{{option}}}: pattern {pattern!r} matches " + ("only what is pinned" if pinned else "nothing"),
-            hint=_near(pattern, [] if pinned else known, "`prunec analyze` lists groups and pins"),
+            hint=_near(pattern, [] if pinned else known, _MORE_TYPE if pattern.startswith(_TYPE) else _MORE),
             pattern=pattern,
         )
     return [g for g in names.groups.groups if any(map(matches, [*names.of(g), *_typed(g.ops)]))]

@@ -153,7 +153,7 @@ def test_floor_and_ceiling(subject: Subject) -> None:
         ({"ignore": ("re:^2[.]",)}, [True, False]),
         ({"targets": ("type:linear",)}, [True, True]),
         ({"targets": ("*",), "ignore": ("re:^0",)}, [False, True]),
-        ({"ignore": ("4.*", "4.weight", "type:elementwise")}, [True, True]),
+        ({"ignore": ("4.*", "4.weight")}, [True, True]),
     ],
 )
 def test_targets_and_ignore(subject: Subject, options: dict[str, Any], touched: list[bool]) -> None:
@@ -173,7 +173,8 @@ def test_no_group_is_left(subject: Subject) -> None:
         ({"targets": ("2.wieght",)}, "plan{targets}: pattern '2.wieght' matches nothing", "2.weight"),
         ({"targets": ("*", "5.*")}, "plan{targets}: pattern '5.*' matches nothing", ""),
         ({"targets": ("4.weight",)}, "plan{targets}: pattern '4.weight' matches only what is pinned", ""),
-        ({"targets": ("type:elementwise",)}, "plan{targets}: pattern 'type:elementwise' matches only what is", ""),
+        ({"targets": ("type:elementwise",)}, "plan{targets}: pattern 'type:elementwise' matches nothing", "parameters"),
+        ({"ignore": ("type:elementwise",)}, "plan{ignore}: pattern 'type:elementwise' matches nothing", "parameters"),
         ({"ignore": ("0.wait",)}, "plan{ignore}: pattern '0.wait' matches nothing", "0.weight"),
         ({"ignore": ("type:linaer",)}, "plan{ignore}: pattern 'type:linaer' matches nothing", "type:linear"),
         ({"ignore": ("re:linear",)}, "plan{ignore}: pattern 're:linear' matches nothing", ""),
