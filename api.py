@@ -19,7 +19,7 @@ from .findings import findings
 from .ir.analysis import analyse
 from .ir.errors import UsageError
 from .latency import within_latency
-from .models import check_finite, emit_onnx, read
+from .models import check_finite, emit_onnx, opened, read
 from .notes import remarks
 from .pairs import bench_pair, verify_pair
 from .passes.base import Progress
@@ -74,7 +74,8 @@ def compile(
     seed
         For random scores and for the inputs that verify and measure.
     verify
-        Prove that compact equals masked dense; False leaves the ``verify`` of the pipeline out.
+        Prove that what was read is the model and compact equals masked dense; False leaves both out, and the ``verify``
+        of the pipeline.
     opset
         The ONNX opset of the output; None = that of the source, or 20 for a torch model.
     strict
@@ -104,15 +105,16 @@ def compile(
     chosen = find_target(target)
     recipe = _recipe(pipeline, ratio, macs, params, latency)
     tell("read", source_name or type(model).__name__)
+    model = opened(model)
     graph, digest = read(model, example_inputs)
     check_finite(graph)
     measures = measure or latency is not None
     compiler = Compiler(canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, measures)
     if strict:
         refuse_opaque(compiler.dense)
+    read_s = time.perf_counter() - started
     if verify:
         compiler.check_source(model, graph)
-    read_s = time.perf_counter() - started
     result = compiler.compile(recipe) if latency is None else within_latency(compiler, latency)
     result.report["notes"] = remarks(result.report)
     result.report["seconds"] = {"read": read_s, **compiler.seconds, "total": time.perf_counter() - started}

@@ -39,7 +39,7 @@ class Compiler:
     """One canonical graph being compiled: pipelines run over it, its dense form is emitted once.
 
     The options are those of :func:`prunec.compile`; ``tell`` gets each stage as it starts, ``seconds`` holds how long
-    the stages outside the pipeline took.
+    the stages outside the pipeline took, ``notes`` what they have to say.
     """
 
     dense: Graph
@@ -53,12 +53,14 @@ class Compiler:
     loss: Callable[[Any], Any] | None
     measure: bool
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _groups: Groups | None = None
     _dense_onnx: Emitted | None = None
 
     def compile(self, recipe: Recipe) -> Result:
         """The result of ``recipe``, verified, measured and reported as far as that was asked for."""
         state, runner = self._run(recipe, verify=self.verify)
+        state.notes[:0] = self.notes
         groups: Groups = state.facts["groups"] if "groups" in state.facts else find_groups(analyse(self.dense))
         alive = state.facts.get("alive", groups.all_alive())
         kept = named(groups.analysis.graph, kept_indices(groups.analysis, alive))
@@ -67,18 +69,19 @@ class Compiler:
         has_onnx = verified is None or self._has_onnx(result, state)
         if verified is not None and has_onnx:
             verified = self._verify_emitted(result, groups, alive, verified, state.notes)
-        if self.dense.dialect == "fx" and not any(v.dynamic for v in self.dense.inputs):
-            state.notes.append("sizes are those of the example inputs, the batch too: the export has no dynamic axis")
+        state.notes += _fixed_sizes(self.dense)
         latency = self._latency(result, state) if self.measure and has_onnx else None
         sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
         result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
         return result
 
     def check_source(self, model: Any, read: Graph) -> None:
-        """Refuse to go on where the dense graph does not compute what ``model`` does, or the graph ``read`` from it."""
+        """Refuse to go on where the dense graph does not compute what ``model`` does, of which it was ``read``."""
         tolerance = verification.Verify().tolerance
         with self._timed("verify_source", "verify source"):
-            by = source_difference(model, read, self.dense, self.seed, tolerance)
+            by, why = source_difference(model, read, self.dense, self.seed, tolerance)
+        if why is not None:
+            self.notes.append(f"verify: the model itself did not run ({why}), so that what was read stood in for it")
         if not by.within(tolerance):
             raise VerificationError(
                 f"verifying what was read: the dense graph differs from the model by {by.error:.2g} relative "
@@ -181,6 +184,15 @@ class Compiler:
         state, _ = self._run(Recipe.default(macs=macs), verify=False)
         ratio: float = self._compare(emitted_onnx(state.deployed, self.opset), _TRIAL_S)["ratio"]
         return ratio
+
+
+def _fixed_sizes(graph: Graph) -> Iterator[str]:
+    """A note on sizes that the source leaves open and the graph does not."""
+    if graph.dialect == "fx" and not any(v.dynamic for v in graph.inputs):
+        yield "sizes are those of the example inputs, the batch too: the export has no dynamic axis"
+    if fixed := graph.source.get("fixed_sizes"):
+        sizes = ", ".join(f"{name} = {size}" for name, size in fixed.items())
+        yield f"open sizes of the file are fixed now, for it could not be read with others: {sizes}"
 
 
 def _feeds(graph: Graph, model: Emitted, seed: int) -> dict[str, Any]:

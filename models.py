@@ -46,8 +46,7 @@ def read(model: Any, example_inputs: Any = None) -> tuple[Graph, str]:
     ModelError
         The model cannot be read; see the frontends.
     """
-    if isinstance(model, (str, Path)):
-        return _read_file(Path(model), example_inputs)
+    model = opened(model)
     if isinstance(model, OnnxFile):
         return _read_onnx(model, example_inputs)
     module = type(model).__module__
@@ -68,17 +67,27 @@ def read(model: Any, example_inputs: Any = None) -> tuple[Graph, str]:
     )
 
 
-def _read_file(path: Path, example_inputs: Any) -> tuple[Graph, str]:
+def opened(model: Any) -> Any:
+    """A path as what lies there, an :class:`OnnxFile` or an ExportedProgram; anything else as it is.
+
+    Raises
+    ------
+    ModelError
+        There is no such file, or it holds something else.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    path = Path(model)
     if path.suffix == ".pt2":
         from .pt2 import load_program
         from .sources import check_file
 
         check_file(str(path))
-        return _read_program(load_program(path))
+        return load_program(path)
     if path.suffix == ".onnx" or path.exists():
         from .ir.frontends.onnx_file import parse
 
-        return _read_onnx(OnnxFile(path, parse(path)), example_inputs)
+        return OnnxFile(path, parse(path))
     raise ModelError(f"{path}: no such file", hint="give an .onnx or .pt2 file, or the module itself")
 
 
@@ -193,10 +202,11 @@ def run_onnx(
 ) -> list[Any]:
     """Outputs of ``model`` in ONNX Runtime, in order, then ``watched`` values, on sample inputs of ``graph``.
 
-    ``name`` is for messages.
+    ``name`` is for messages.  A path is run as it lies there: nothing can be ``watched`` in it.
     """
     from .runtime.session import Session
 
+    assert not (watched and isinstance(model, Path))
     seen = model if isinstance(model, Path) or not watched else _watching(model, watched)
     try:
         session = Session(seen, name=name, as_written=bool(codes(graph)))

@@ -6,19 +6,30 @@ How far two forms are apart, and what rounding explains, says ``passes/differenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ir import arrays
 from .ir.analysis import analyse
 from .ir.codes import codes
-from .ir.errors import ModelError
+from .ir.errors import EndlessRun, first_line
 from .ir.graph import Graph, Value
 from .ir.opset import Alive
 from .models import OnnxFile, run_onnx
-from .passes.difference import Border, Decisions, Difference, decisions, difference, found_again, run
+from .passes.difference import (
+    Border,
+    Decisions,
+    Difference,
+    Outputs,
+    decisions,
+    difference,
+    found_again,
+    refuse_chance,
+    run,
+)
 from .passes.groups import Groups
 from .passes.rewrite import mask
 from .passes.verify import sample_inputs
@@ -39,21 +50,33 @@ def onnx_difference(
 
     What goes into the model's decisions is compared as well.  A torch graph's values have other names in ONNX: there
     the border is that of the ONNX model, and each value of it is found again among the graph's by its numbers.
+
+    Raises
+    ------
+    ModelError
+        The masked graph or the model gives other outputs each time.
     """
     graph, found = groups.analysis.graph, decisions(groups.analysis)
     oracle = mask(groups.analysis, alive)
-    inner = [v for v in found.border if v not in graph.outputs]
     expected = None
     if graph.dialect == "onnx":
-        watched = _inside(model, inner)
-        border = Border.of(oracle, watched, found.complete and watched == inner)
-        got = run_onnx(model, graph, inputs, name, [v.name for v in watched])
+        there = _computed_by(model, found.border)
+        border = Border.of(oracle, there, found.complete and len(there) == len(found.border))
+        watched = [v.name for v in border.inner]
+        got = run_onnx(model, graph, inputs, name, watched)
     else:
-        there = _decisions_of(model) if inner else Decisions((), False)
-        got = run_onnx(model, graph, inputs, name, [v.name for v in there.border])
-        border, expected, got = found_again(oracle, inner, inputs, got, len(there.border), tolerance)
-        border = replace(border, decides=border.decides and found.complete and there.complete)
-    return difference(border, inputs, got, tolerance, expected), sum(x.size for x in got)
+        own = _decisions_of(model) if found.border else Decisions((), False)
+        watched = [v.name for v in own.border]
+        got = run_onnx(model, graph, inputs, name, watched)
+        border, expected, got = found_again(oracle, list(found.border), inputs, got, len(watched), tolerance)
+        border = replace(border, decides=border.decides and found.complete and own.complete)
+    by = difference(border, inputs, got, tolerance, expected)
+    if not by.within(tolerance):
+        first = run(oracle, inputs)
+        refuse_chance(lambda: run(oracle, inputs), first, tolerance)
+        first = run_onnx(model, graph, inputs, name)
+        refuse_chance(lambda: run_onnx(model, graph, inputs, name), first, tolerance)
+    return by, sum(x.size for x in got)
 
 
 def _decisions_of(model: onnx.ModelProto | Emitted) -> Decisions:
@@ -63,46 +86,64 @@ def _decisions_of(model: onnx.ModelProto | Emitted) -> Decisions:
 
     found = decisions(analyse(from_onnx(model.whole() if isinstance(model, Emitted) else model)))
     returned = {v.name for v in model.graph.output}
-    inner = [v for v in found.border if v.name not in returned]
-    there = _inside(model, inner)
-    return Decisions(tuple(there), found.complete and there == inner)
+    inner = tuple(v for v in found.border if v.name not in returned)
+    there = tuple(_computed_by(model, inner))
+    return Decisions(there, found.complete and there == inner)
 
 
-def _inside(model: onnx.ModelProto | Emitted, values: Iterable[Value]) -> list[Value]:
-    """Those of ``values`` that the model computes under their names and does not return."""
-    made = {name for node in model.graph.node for name in node.output} - {v.name for v in model.graph.output}
+def _computed_by(model: onnx.ModelProto | Emitted, values: Iterable[Value]) -> list[Value]:
+    """Those of ``values`` that the model computes under their names."""
+    made = {name for node in model.graph.node for name in node.output}
     return [v for v in values if v.name in made]
 
 
-def source_difference(model: Any, read: Graph, dense: Graph, seed: int, tolerance: float) -> Difference:
-    """How far ``dense`` is from what it was read from: an ONNX model as it is, else the graph that was ``read``.
+def source_difference(
+    model: Any, read: Graph, dense: Graph, seed: int, tolerance: float
+) -> tuple[Difference, str | None]:
+    """How far ``dense`` is from the ``model`` itself, run as it is; and why the graph ``read`` from it had to stand in.
 
     The proof that follows compares graphs that both came of ``dense``, so what was read wrongly would not show there.
 
     Raises
     ------
     ModelError
-        There is nothing to run: weights have no values.
+        There is nothing to run, since weights have no values; or the model gives other outputs each time.
     """
     for constant in dense.constants.values():
         arrays.require_values(constant.data)
     inputs = sample_inputs(dense, seed)
+    source, why = _runnable(model, read), None
     try:
-        found = (
-            run_onnx(_as_given(model, read), read, inputs, "the model") if read.dialect == "onnx" else run(read, inputs)
-        )
-    except ModelError:  # of an opset that ONNX Runtime does not know, and the reader converts
-        found = run(read, inputs)
+        found = source(inputs)
+    except EndlessRun:
+        raise
+    except Exception as error:  # whatever a module or a runtime raises: what was read is known to run
+        source, why = partial(run, read), first_line(error)
+        found = source(inputs)
     border = Border.of(dense, [], False)
-    return difference(replace(border, decides=bool(border.behind)), inputs, found, tolerance)
+    by = difference(replace(border, decides=bool(border.behind)), inputs, found, tolerance)
+    if not by.within(tolerance):
+        refuse_chance(lambda: source(inputs), found, tolerance)
+        refuse_chance(lambda: run(dense, inputs), run(dense, inputs), tolerance)
+    return by, why
+
+
+def _runnable(model: Any, read: Graph) -> Callable[[list[Any]], Outputs]:
+    """What runs the model itself on inputs of the graph that was ``read`` from it."""
+    if read.dialect == "onnx":
+        return lambda inputs: run_onnx(_as_given(model, read), read, inputs, "the model")
+    from .ir.emit.fx import run_source
+
+    return lambda inputs: run_source(model, read, inputs)
 
 
 def _as_given(model: Any, graph: Graph) -> onnx.ModelProto | Path:
-    """An ONNX source; in a file, unless ONNX Runtime is to be told how to open it."""
-    from .ir.frontends.onnx_file import read_model
+    """An ONNX source, in an opset that ONNX Runtime has; in a file, unless the runtime is told how to open it."""
+    from .ir.frontends.onnx_file import read_model, upgraded
 
-    path = model.path if isinstance(model, OnnxFile) else Path(model) if isinstance(model, (str, Path)) else None
-    if path is None:
-        proto: onnx.ModelProto = model
-        return proto
-    return read_model(path) if codes(graph) else path
+    if not isinstance(model, OnnxFile):
+        return upgraded(model)
+    newer = upgraded(model.proto)
+    if newer is not model.proto:
+        return newer
+    return read_model(model.path) if codes(graph) else model.path

@@ -47,6 +47,10 @@ class ModelError(PrunecError):
     exit_code = 3
 
 
+class EndlessRun(ModelError):
+    """A run of a model that was given up because it did not end in time."""
+
+
 class VerificationError(PrunecError):
     """The compact graph does not equal the masked dense graph (exit code 4)."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +21,12 @@ from ..ir import arrays
 from ..ir.analysis import Analysis
 from ..ir.codes import beside
 from ..ir.dialects import runtime
+from ..ir.errors import ModelError
 from ..ir.graph import Graph, Node, Value, reads
 from ..ir.opset import OPS, no_zero_point
 
 Outputs = list[NDArray[Any]]
-_ROUNDINGS, _NUDGES, _CHAOS = 10.0, 3, 0.1
+_ROUNDINGS, _NUDGES, _CHAOS, _AGAIN = 10.0, 3, 0.1, 3
 _DIGITS, _LAST_DIGITS = 1e-6, {"float16": 2e-3, "bfloat16": 1.6e-2}
 
 
@@ -59,10 +61,15 @@ class Border:
 
     @classmethod
     def of(cls, oracle: Graph, values: list[Value], complete: bool) -> Border:
-        """``complete`` where ``values`` are all that goes into decisions."""
+        """``complete`` where ``values``, which may be outputs as well, are all that goes into decisions."""
         seen = runtime(oracle).observing(oracle, values)
         watched = len(seen.outputs) - len(oracle.outputs)
-        return cls(seen, watched, complete and watched > 0, _outputs_behind(oracle))
+        return cls(seen, watched, complete and bool(values), _outputs_behind(oracle))
+
+    @property
+    def inner(self) -> list[Value]:
+        """The values that are outputs of the border alone."""
+        return self.oracle.outputs[len(self.oracle.outputs) - self.watched :]
 
     def errors(self, expected: Outputs, found: Outputs) -> tuple[float, float]:
         """The largest relative errors behind decisions and at the border."""
@@ -75,17 +82,30 @@ class Border:
         )
 
     def has_equals(self, expected: Outputs) -> bool:
-        """Whether what is ranked holds a number twice."""
-        ranked = {v for n in self.oracle.nodes if n.op == "rank_along" for v in reads(n)}
-        first = len(expected) - self.watched
-        seen = zip(self.oracle.outputs[-self.watched :] if self.watched else (), expected[first:], strict=True)
-        return any(np.unique(x).size < x.size for v, x in seen if v in ranked)
+        """Whether a ranking meets a number twice, among those that it chooses and the first that it does not."""
+        returned = runtime(self.oracle).returned(self.oracle)
+        if len(returned) != len(expected):  # sequences, which come apart
+            returned, expected = self.inner, expected[len(expected) - self.watched :]
+        seen = dict(zip(returned, expected, strict=True))
+        rankings = ((n, n.inputs[0]) for n in self.oracle.nodes if n.op == "rank_along")
+        return any(_meets_equals(node, seen[v]) for node, v in rankings if v in seen)
+
+
+def _meets_equals(node: Node, x: NDArray[Any]) -> bool:
+    """Whether ``node``, which ranks ``x``, chooses among equals."""
+    dims, shape = sorted(node.attrs["dims"]), node.output.shape or ()
+    rows = np.moveaxis(x, dims, range(x.ndim - len(dims), x.ndim)).reshape(*np.delete(x.shape, dims), -1)
+    ordered = np.sort(rows if node.attrs["largest"] else -rows, axis=-1)[..., ::-1]
+    chosen = shape[dims[0]] if node.attrs["keepdim"] and len(dims) == 1 else 1
+    best = ordered[..., : chosen + 1]
+    return bool((best[..., 1:] == best[..., :-1]).any())
 
 
 def _outputs_behind(graph: Graph) -> frozenset[int]:
-    """The numbers of the outputs that depend on a decision."""
-    behind = _behind_decisions(graph)
-    return frozenset(k for k, v in enumerate(runtime(graph).returned(graph)) if v in behind)
+    """The numbers of the outputs that depend on a decision; none where outputs are no arrays, which come apart."""
+    behind, returned = _behind_decisions(graph), runtime(graph).returned(graph)
+    apart = any(v.dtype == "object" for v in returned)
+    return frozenset() if apart else frozenset(k for k, v in enumerate(returned) if v in behind)
 
 
 def found_again(
@@ -96,11 +116,12 @@ def found_again(
     With it the outputs that it expects, and those of ``found`` that belong to them.
 
     Where it has as many of a size (axes of one position aside) as ``values`` has, each belongs to the nearest one.
-    Otherwise the form decides by something else, and those alone belong together that agree; of the others nothing is
-    known, and then the border is not complete: nothing behind it may move.
+    Otherwise the form decides by something else, and those alone belong together that agree.  Where the form has one
+    that belongs to none, the border is not complete: nothing behind it may move.
     """
     seen = runtime(oracle).observing(oracle, values)
     held = seen.outputs[len(oracle.outputs) :]
+    returned = [v for v in values if v in oracle.outputs]
     every = run(seen, inputs)
     first, cut = len(every) - len(held), len(found) - watched
     expected = every[first:]
@@ -113,7 +134,7 @@ def found_again(
         as_many = counts[0][size] == counts[1][size]
         if nearest is not None and (as_many or _error(expected[nearest], alike[nearest]) <= tolerance):
             pairs[nearest] = alike[nearest]
-    border = Border.of(oracle, [held[k] for k in pairs], complete=len(pairs) == watched)
+    border = Border.of(oracle, [*returned, *(held[k] for k in pairs)], complete=len(pairs) == watched)
     known = [*every[:first], *(expected[k] for k in pairs)]
     return replace(border, elsewhere=True), known, [*found[:cut], *pairs.values()]
 
@@ -132,8 +153,24 @@ def difference(
         return Difference(max(errors))
     if _explained(border, inputs, expected, errors, tolerance):
         return Difference(max(errors), rounding=True)
-    free = border.decides and border.elsewhere and errors[1] <= tolerance
+    free = border.decides and border.elsewhere and errors[1] <= tolerance and math.isfinite(max(errors))
     return Difference(max(errors), tied=free and border.has_equals(expected))
+
+
+def refuse_chance(again: Callable[[], Outputs], expected: Outputs, tolerance: float) -> None:
+    """Refuse to compare with a network that itself gives other outputs each time it runs.
+
+    Raises
+    ------
+    ModelError
+        One of a few runs more differs from ``expected``.
+    """
+    for _ in range(_AGAIN):
+        if not Difference(relative_error(expected, again())).within(tolerance):
+            raise ModelError(
+                "verifying: the model gives other outputs each time it runs, so nothing can be compared",
+                hint="take random ops out of the model; without any, the runtime reads memory that it did not write",
+            )
 
 
 def _explained(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import prunec
-from prunec import cli
+from prunec import cli, proofs
 from prunec.ir.errors import ModelError, VerificationError
 from prunec.pairs import PLAN_KEY, stamped
 from prunec.passes import difference as differences
@@ -111,6 +111,8 @@ def test_an_error_beyond_rounding_is_an_error(pair: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(verification, "relative_error", lambda expected, found: next(measured))
     rounding = iter([1e-3, 0.0, 1e-6, 0.0])  # the error and what rounding makes, each of outputs and border
     monkeypatch.setattr(differences, "relative_error", lambda expected, found: next(rounding))
+    for module in (verification, proofs):
+        monkeypatch.setattr(module, "refuse_chance", lambda again, expected, tolerance: None)
     with pytest.raises(VerificationError) as error:
         prunec.compile("dense.onnx", pipeline=HALF, measure=False)
     assert error.value.data["max_rel_err"] == 1e-3
@@ -134,3 +136,13 @@ def test_a_network_that_hardly_answers_is_noted(pair: Path, capsys: pytest.Captu
     onnx.save(prunec.compile("faint.onnx", pipeline=HALF, measure=False).onnx, "small.onnx")
     assert cli.main(["verify", "faint.onnx", "small.onnx"]) == 0
     assert "note     other inputs change an output by" in capsys.readouterr().out
+
+
+def test_a_constant_output_is_not_noted(pair: Path) -> None:
+    model = onnx.load("dense.onnx")
+    model.graph.node.append(onnx.helper.make_node("Identity", ["anchors"], ["places"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(5, dtype=np.float32), "anchors"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("places", onnx.TensorProto.FLOAT, [5]))
+    onnx.save(model, "two.onnx")
+    onnx.save(prunec.compile("two.onnx", pipeline=HALF, measure=False).onnx, "small.onnx")
+    assert prunec.verify("two.onnx", "small.onnx")["notes"] == []

@@ -28,9 +28,10 @@ from prunec.ir.emit.onnx_external import Emitted
 from prunec.ir.errors import VerificationError
 from prunec.ir.graph import Graph
 from prunec.passes.base import State
+from prunec.passes.difference import Border, difference, run
 from prunec.passes.runner import Runner
 from prunec.passes.target import find_target
-from prunec.passes.verify import Verify
+from prunec.passes.verify import Verify, sample_inputs
 from prunec.recipe import Recipe
 
 from .ir.test_onnx_frontend import analysed, build, ints, node, weight
@@ -258,6 +259,58 @@ def test_among_equals_runtimes_choose_as_they_like(monkeypatch: pytest.MonkeyPat
     right = {name for name, message in said.items() if not message}
     assert len(said) >= 4
     assert all("scores" in name for name in right), "three times nothing"
+
+
+class Behind(nn.Module):
+    """Weights behind what is chosen; all scores that are not chosen are zero, and equal.  It may return the scores."""
+
+    def __init__(self, scores: bool = False) -> None:
+        super().__init__()
+        self.a, self.s, self.v = nn.Linear(12, 16), nn.Linear(16, 1), nn.Linear(16, 4)
+        self.gain, self.shift = nn.Parameter(torch.tensor([1.0, 2, 0.5, -1])), nn.Parameter(torch.ones(4))
+        self.scores = scores
+
+    def forward(self, x: Tensor) -> Any:
+        h = torch.relu(self.a(x))
+        scores = torch.relu(self.s(h)).squeeze(-1)
+        at = scores.topk(5, dim=1).indices
+        chosen = self.v(h).gather(1, at[..., None].expand(-1, -1, 4)).tanh() * self.gain + self.shift
+        return (scores, chosen) if self.scores else chosen
+
+
+def test_equals_that_nobody_chooses_among_excuse_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    said = emitted_wrong(monkeypatch, Behind(), (torch.randn(2, 40, 12),), three_times)
+    assert {"gain", "shift", "v.bias"} <= set(said)
+    assert all(said.values())
+
+
+@pytest.fixture
+def level() -> Behind:
+    """All its scores are 1, and returned."""
+    torch.manual_seed(1)
+    model = Behind(scores=True)
+    nn.init.zeros_(model.s.weight)
+    nn.init.ones_(model.s.bias)
+    return model
+
+
+def test_scores_that_are_returned_may_be_equal_as_well(level: Behind) -> None:
+    x = (torch.randn(2, 40, 12),)
+    report = prunec.compile(level, x, pipeline=HALF, measure=False).report["verify"]
+    assert report["ok"]
+    assert report["onnx_rel_err"] < 1e-4 or report["tied"]
+
+
+def test_a_wrong_shape_is_no_other_choice(level: Behind) -> None:
+    subject = oracle.subject(level, (torch.randn(2, 40, 12),))
+    inputs = sample_inputs(subject.graph, 0)
+    border = replace(Border.of(subject.graph, list(subject.graph.outputs[:1]), True), elsewhere=True)
+    scores, chosen = expected = run(subject.graph, inputs)
+    assert border.behind == {1}
+    assert difference(border, inputs, [scores, -chosen], 1e-4, expected).tied
+    assert not difference(border, inputs, [scores, chosen[0]], 1e-4, expected).within(1e-4)
+    assert not difference(border, inputs, [-scores, chosen], 1e-4, expected).within(1e-4)
 
 
 # ---------------------------------------------------------------------- two files

@@ -304,6 +304,29 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
     return [_array(x) for value, x in leaves if isinstance(value, Value)]
 
 
+def run_source(model: Any, graph: Graph, inputs: list[Any]) -> list[NDArray[Any]]:
+    """What the module or exported program that ``graph`` was read from returns for flat ``inputs``, in order.
+
+    A module runs in evaluation mode, and what it remembers of the run is taken back.
+    """
+    module = model if isinstance(model, torch.nn.Module) else model.module()
+    args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
+    modes = {part: part.training for part in module.modules()}
+    held = [(b, b.clone()) for b in module.buffers()]
+    try:
+        for part in modes:
+            part.training = False
+        with torch.no_grad():
+            result = module(*args, **kwargs)
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        for buffer, before in held:
+            buffer.data.copy_(before)
+    leaves = zip(graph.source["outputs"], pytree.tree_leaves(result), strict=True)
+    return [_array(x) for value, x in leaves if isinstance(value, Value)]
+
+
 def _array(x: Any) -> NDArray[Any]:
     return arrays.to_numpy(x) if isinstance(x, torch.Tensor) else np.asarray(x)
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import onnxruntime as ort
 
-from ..errors import ModelError
+from ..errors import EndlessRun
 
 LIMIT_S = 300.0
 """One run of the largest models takes tens of seconds on a slow processor."""
 
 
-def endless() -> ModelError:
+def endless() -> EndlessRun:
     """What is said of a run that was given up."""
-    return ModelError(
+    return EndlessRun(
         f"running the model: it did not end within {LIMIT_S:g} s",
         hint="the model may loop for ever; give smaller example inputs if it is only large",
     )
@@ -27,7 +27,7 @@ def limited(session: ort.InferenceSession, names: Sequence[str] | None, feeds: M
 
     Raises
     ------
-    ModelError
+    EndlessRun
         The run did not end within :data:`LIMIT_S`.  Whatever the runtime raises passes as it is.
     """
     options = ort.RunOptions()

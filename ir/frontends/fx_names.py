@@ -66,12 +66,16 @@ def _first(a: Arguments, *names: str) -> str:
     return next(n for n in names if n in a)
 
 
-def _dims(default_keep: bool = False, **fixed: str) -> Any:
+def _dims(default_keep: bool = False, **fixed: Any) -> Any:
     def read(a: Arguments) -> dict[str, Any]:
         x = a[_first(a, "self", "input")]
         return {**fixed, "dims": axes_of(a.get("dim"), x), "keepdim": bool(a.get("keepdim", default_keep))}
 
     return read
+
+
+def _top(a: Arguments) -> dict[str, Any]:
+    return {"dims": axes_of(a.get("dim", -1), a["self"]), "keepdim": True, "largest": bool(a.get("largest", True))}
 
 
 def _one_dim(a: Arguments) -> dict[str, Any]:
@@ -434,15 +438,14 @@ NAMES: Table = {
     "aten.pixel_shuffle.default": Spelling("pixel_shuffle", ("self",), _block("upscale_factor")),
     "aten.pixel_unshuffle.default": Spelling("pixel_unshuffle", ("self",), _block("downscale_factor")),
     "aten.sym_size.int": Spelling("size", ("self",), _size_of),
-    "aten.argmax.default": Spelling("rank_along", ("self",), _dims()),
-    "aten.argmin.default": Spelling("rank_along", ("self",), _dims()),
-    "aten.topk.default": Spelling("rank_along", ("self",), _dims(True)),
+    **_same("rank_along", "argmax max.dim", ("self",), _dims(largest=True)),
+    **_same("rank_along", "argmin min.dim", ("self",), _dims(largest=False)),
+    "aten.topk.default": Spelling("rank_along", ("self",), _top),
     **_same("reshape", _SIZED, ("self",), _result_shape, _view_back),
     **_same("reshape", _UNSIZED, ("self",), _result_shape, unchanged),
     **_same("reshape_as", "view_as reshape_as", ("self", "other"), _result_shape, unchanged),
     "aten.unflatten.int": Spelling("reshape", ("self",), _result_shape, _unflatten_back),
     **{k: s for f, names in _REDUCE.items() for k, s in _same("reduce", names, ("self",), _dims(function=f)).items()},
-    **_same("rank_along", "max.dim min.dim", ("self",), _dims()),
     **_same("elementwise", _PASS),
     **_same("zeros", "zeros new_zeros", ("self",), _result_shape, _zeros_back),
     **_same("fill", "ones full empty arange arange.start arange.start_step linspace eye scalar_tensor rand randn"),

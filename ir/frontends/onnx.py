@@ -132,7 +132,7 @@ class _Reader:
         Raises
         ------
         ModelError
-            The model crashes ONNX Runtime, whatever its sizes, or its run does not end.
+            The model crashes ONNX Runtime at some sizes and runs at none, or its run does not end.
         """
         file = self.path if self.model is model else None
         try:
@@ -145,8 +145,9 @@ class _Reader:
             raise endless() from None
         self.axes.use(next(self.axes.choices()))
         if trying.crash is not None:
+            how, sizes = trying.crash
             raise ModelError(
-                f"running the model on {listed(self.axes.sizes())}: ONNX Runtime crashed ({trying.crash})",
+                f"running the model on {listed(sizes)}: ONNX Runtime crashed ({how})",
                 hint="give example inputs that the model accepts",
             )
 

@@ -487,12 +487,17 @@ def _reduce(function: str) -> Read:
     return read
 
 
-def _extremum(a: Arguments) -> dict[str, Any]:
-    return {"dims": (axis_of(_attribute(a, "axis", 0), _x(a)),), "keepdim": bool(_attribute(a, "keepdims", 1))}
+def _extremum(largest: bool) -> Any:
+    def read(a: Arguments) -> dict[str, Any]:
+        dims = (axis_of(_attribute(a, "axis", 0), _x(a)),)
+        return {"dims": dims, "keepdim": bool(_attribute(a, "keepdims", 1)), "largest": largest}
+
+    return read
 
 
 def _top(a: Arguments) -> dict[str, Any]:
-    return {"dims": (axis_of(_attribute(a, "axis", -1), _x(a)),), "keepdim": True}
+    dims = (axis_of(_attribute(a, "axis", -1), _x(a)),)
+    return {"dims": dims, "keepdim": True, "largest": bool(_attribute(a, "largest", 1))}
 
 
 def _scan(a: Arguments) -> dict[str, Any]:
@@ -713,7 +718,8 @@ NAMES: Table = {
     "Trilu": Spelling("scan", _first(1), _matrices),
     "TopK": Spelling("rank_along", _first(1), _top),
     **_same("normalise", "Softmax LogSoftmax Hardmax", _first(1), _softmax),
-    **_same("rank_along", "ArgMax ArgMin", _first(1), _extremum),
+    "ArgMax": Spelling("rank_along", _first(1), _extremum(True)),
+    "ArgMin": Spelling("rank_along", _first(1), _extremum(False)),
     **_same("reshape", "Flatten Squeeze Unsqueeze", _first(1), _unsized, unchanged),
     **_by_function("reduce", _REDUCE, _reduce),
     **_by_function("pool", _POOLS, _pool),

@@ -40,6 +40,9 @@ _LARGEST_MODEL, _LARGE_MODEL = 1 << 30, 1 << 26
 _CRASHES = 0xC0000000
 """Exit codes from here on are crashes on Windows; elsewhere a crash is a signal."""
 
+_SENT = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM"})
+"""Signals that come from outside: of those no model is the cause."""
+
 _START_S = 120.0
 _WORKER = Path(__file__).with_name("onnx_trial_worker.py")
 
@@ -68,17 +71,21 @@ class _Worker:
             text=True,
         )
         self.owner = os.getpid()
+        self.opened: Trial | None = None
         if not self._line(_START_S):
             self._end()
             raise OSError("the process for trials did not start")
 
     @classmethod
-    def asked(cls, question: Mapping[str, Any]) -> str | None:
+    def asked(cls, trial: Trial, sizes: Sizes) -> str | None:
         """What the worker answers: None where the model ran, else what went wrong."""
         with cls.lock:
-            if cls.current is None or cls.current.owner != os.getpid() or cls.current.process.poll() is not None:
-                cls.current = cls()
-            return cls.current._ask(question)
+            worker = cls.current
+            if worker is None or worker.owner != os.getpid() or worker.process.poll() is not None:
+                worker = cls.current = cls()
+            question = {**trial.question(sizes), "open": None if worker.opened is trial else str(trial.model)}
+            worker.opened = trial
+            return worker._ask(question)
 
     @classmethod
     def stop(cls) -> None:
@@ -123,7 +130,7 @@ class _Worker:
             return Endless()
         finally:
             self._end()
-        if 0 <= code < _CRASHES:
+        if 0 <= code < _CRASHES or (code < 0 and signal.Signals(-code).name in _SENT):
             return OSError(f"the process for trials ended with {code}")
         return Crashed((code < 0 and signal.strsignal(-code)) or f"exit code {code}")
 
@@ -140,15 +147,21 @@ atexit.register(_Worker.stop)
 
 
 class Trial:
-    """A model in a file, tried at one choice of sizes after the other; without a file it counts as one that runs."""
+    """A model in a file, tried at one choice of sizes after the other; without a file it counts as one that runs.
+
+    ``crash`` says how the runtime ended, and at which sizes, where it crashed.
+    """
 
     def __init__(self, model: Path | None, examples: Path | None = None, names: Sequence[str] = ()) -> None:
-        self.model, self.examples, self.names = model, examples, list(names)
-        self.crash: str | None = None
-        self._open = True
+        self.model = None if model is None else model.resolve()
+        self.examples, self.names = examples, list(names)
+        self.crash: tuple[str, Sizes] | None = None
+        self._failed = False
 
     def runs(self, sizes: Sizes) -> bool:
-        """Whether the model runs on inputs of ``sizes``; ``crash`` says how the runtime ended where it crashed.
+        """Whether the model runs on inputs of ``sizes``.
+
+        Inputs that are too large to try count as those that it runs on, unless smaller ones failed.
 
         Raises
         ------
@@ -158,21 +171,20 @@ class Trial:
         if self.model is None:
             return True
         if sum(map(math.prod, sizes.values())) > _LARGEST_INPUTS:
-            return False
-        question = {
-            "open": str(self.model.resolve()) if self._open else None,
-            "sizes": sizes,
-            "examples": None if self.examples is None else str(self.examples),
-            "names": self.names,
-        }
-        self._open = False
+            return not self._failed
         try:
-            return _Worker.asked(question) is None
+            ran = _Worker.asked(self, sizes) is None
         except Crashed as ended:
-            self.crash, self._open = self.crash or first_line(ended), True
-            return False
+            self.crash, ran = self.crash or (first_line(ended), sizes), False
         except OSError:  # no process can be started: nothing is known
-            return True
+            ran = True
+        self._failed |= not ran
+        return ran
+
+    def question(self, sizes: Sizes) -> dict[str, Any]:
+        """What the worker is asked; see ``onnx_trial_worker.py``."""
+        examples = None if self.examples is None else str(self.examples)
+        return {"sizes": sizes, "examples": examples, "names": self.names}
 
 
 @contextmanager

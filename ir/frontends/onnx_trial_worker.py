@@ -2,8 +2,8 @@
 
 It says that it is ready, then reads lines of JSON, ``{"open": path of another model or null, "sizes": {input: [...]},
 "examples": path of an .npz or null, "names": [input, ...]}``, and answers each with one: ``{"why": null}`` where the
-model ran, else what ONNX Runtime said.  It imports nothing of prunec, which keeps its start short.  ``onnx_trial.py``
-is the other side.
+model ran, else what ONNX Runtime said.  It imports nothing of prunec, which keeps its start short, and ends when nobody
+can ask it any more, whatever it is doing.  ``onnx_trial.py`` is the other side.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -21,15 +23,25 @@ _TYPES = {"float": "float32", "double": "float64", "string": "str"}
 
 
 def main() -> None:
+    """Answer until the other side is gone."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever the runtime prints is no answer
     print("ready", file=answers, flush=True)
+    questions: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=(questions,), daemon=True).start()
     session: ort.InferenceSession | Exception = ValueError("no model yet")
-    for line in sys.stdin:
-        asked = json.loads(line)
+    while True:
+        asked = json.loads(questions.get())
         if asked["open"]:
             session = _opened(asked["open"])
         print(json.dumps({"why": _why_not(session, asked)}), file=answers, flush=True)
+
+
+def _listen(questions: SimpleQueue[str]) -> None:
+    """Take questions in while a model runs, for it may never end."""
+    for line in sys.stdin:
+        questions.put(line)
+    os._exit(0)
 
 
 def _opened(path: str) -> ort.InferenceSession | Exception:

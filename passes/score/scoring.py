@@ -243,15 +243,16 @@ def _scored(method: str, scoring: Scoring) -> Scores:
 
 
 def _as_floats(found: Any, method: str, units: int) -> Scores:
+    kind = str(found.dtype) if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
+    none = UsageError(
+        f"scoring: criterion {method!r} gave {kind}, which is no array of floats", hint=_RETURNS, name=method
+    )
     try:
         array = np.asarray(found)
-    except Exception:  # a tensor that has a gradient, or lies elsewhere; a ragged list
-        array = np.asarray(None)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor that has a gradient, or lies elsewhere
+        raise none from error
     if array.dtype.kind not in "biuf":
-        kind = str(array.dtype) if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
-        raise UsageError(
-            f"scoring: criterion {method!r} gave {kind}, which is no array of floats", hint=_RETURNS, name=method
-        )
+        raise none
     if array.shape != (units,):
         raise UsageError(
             f"scoring: criterion {method!r} gave scores of shape {array.shape} for {counted(units, 'unit')}",

@@ -28,7 +28,7 @@ from prunec.runtime.session import Session
 
 MEMORY_BYTES = 12 << 30
 GROWTH_BYTES = 5 << 30
-"""What one process may map at all, and by how much one small file may make it grow: a value of 2**30 float32 is legal."""
+"""What one process may map at all, and by how much one small file may make it grow: 2**30 float32 in one are legal."""
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,25 @@ def test_states_whose_batch_has_no_name() -> None:
     assert shapes(model) == {"first": (2, 2), "x": (16, 2, 12), "h": (1, 2, 6), "c": (1, 2, 6)}
     assert batch_axes(from_onnx(model)) == [0, 1, 1, 1]
     assert prunec.compile(model, ratio=0.5).report["latency_ms"] is not None
+
+
+def test_inputs_too_large_to_try_count_as_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [*HEAD, node("Reshape", "h flat", "f"), node("MatMul", "f w", "y")]
+    weights = {"w1": weight(8, 3, 3, 3), "w": weight(128, 4)}
+    any_batch = build(nodes, {**weights, "flat": ints(-1, 128)}, {"x": ("N", 3, 4, 4)})
+    batch_of_one = build(nodes, {**weights, "flat": ints(1, 128)}, {"x": ("N", 3, 4, 4)})
+    monkeypatch.setattr(onnx_trial, "_LARGEST_INPUTS", 50)
+    assert shapes(any_batch) == {"x": (2, 3, 4, 4)}
+    assert from_onnx(any_batch).inputs[0].dynamic == {0}
+    monkeypatch.setattr(onnx_trial, "_LARGEST_INPUTS", 100)
+    assert shapes(batch_of_one) == {"x": (1, 3, 4, 4)}, "two do not run, and three are not tried"
+
+
+def test_sizes_that_are_open_no_more_are_noted() -> None:
+    nodes = [*HEAD, node("Reshape", "h flat", "f"), node("MatMul", "f w", "y")]
+    weights = {"w1": weight(8, 3, 3, 3), "flat": ints(1, 128), "w": weight(128, 4)}
+    notes = prunec.compile(build(nodes, weights, {"x": ("N", 3, 4, 4)}), ratio=0.5, measure=False).report["notes"]
+    assert [n for n in notes if "open sizes of the file are fixed now" in n and n.endswith(": N = 1")]
 
 
 def test_choices_depart_from_what_is_usual_step_by_step() -> None:
@@ -147,6 +168,61 @@ def test_a_run_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(ModelError, match="did not end within"):
             from_onnx(between(node("Relu", "h", "t")))
     assert from_onnx(between(node("Relu", "h", "t"))).nodes, "a worker is there again"
+
+
+def test_trials_do_not_mix_their_models(tmp_path: Path) -> None:
+    trials = []
+    for width in (3, 5):
+        path = tmp_path / f"{width}.onnx"
+        onnx.save(build([node("MatMul", "x w", "y")], {"w": weight(width, 4)}, {"x": ("N", width)}), path)
+        trials.append(onnx_trial.Trial(path))
+    sizes: list[Any] = [{"x": (2, 3)}, {"x": (2, 5)}]
+    assert [t.runs(s) for t, s in zip(trials * 2, sizes * 2, strict=True)] == [True] * 4
+    assert not trials[0].runs(sizes[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals end a program there")
+def test_what_ends_the_process_from_outside_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(f"{ASKED}import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with monkeypatch.context() as patched:
+        onnx_trial._Worker.stop()
+        patched.setattr(onnx_trial, "_WORKER", worker)
+        assert from_onnx(between(node("Relu", "h", "t"))).nodes
+
+
+def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
+    """Though the model that it runs never does."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [helper.make_tensor_value_info(n, t, []) for n, t in (("k", TensorProto.INT64), ("go", TensorProto.BOOL))]
+        + [helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("w", 1, None)],
+    )
+    loop = helper.make_node("Loop", ["", "yes", "x"], ["y"], body=body)
+    model = build([loop], {"yes": np.array(True)}, {"x": (1, 2)})
+    onnx.save(model, tmp_path / "loop.onnx")
+    question: dict[str, Any] = {
+        "open": str(tmp_path / "loop.onnx"),
+        "sizes": {"x": [1, 2]},
+        "examples": None,
+        "names": [],
+    }
+    worker = subprocess.Popen(
+        [sys.executable, "-P", str(onnx_trial._WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert worker.stdout.readline().strip() == "ready"
+    worker.stdin.write(json.dumps(question) + "\n")
+    worker.stdin.flush()
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(1.0)
+    worker.stdin.close()
+    assert worker.wait(30.0) == 0
 
 
 # ---------------------------------------------------------------------- sample inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from prunec.passes import difference, verify
 from prunec.passes.runner import Runner
 from prunec.recipe import Recipe
 
+from ..ir.test_onnx_frontend import build, node, weight
 from ..models import micro, oracle
 
 
@@ -49,5 +51,21 @@ class Branch(nn.Module):
 
 def test_a_gain_of_zero_hides_nothing() -> None:
     report = prunec.compile(Branch(), torch.randn(2, 6), ratio=0.5, measure=False).report
+    assert report["units"]["removed"] == 4
+    assert report["verify"]["ok"]
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_gain_of_zero_hides_nothing_in_onnx(shape: tuple[int, ...]) -> None:
+    nodes = [
+        node("MatMul", "x a", "h"),
+        node("Relu", "h", "r"),
+        node("MatMul", "r b", "branch"),
+        node("Mul", "branch gain", "g"),
+        node("MatMul", "x c", "s"),
+        node("Add", "s g", "y"),
+    ]
+    weights = {"a": weight(6, 8), "b": weight(8, 4), "c": weight(6, 4), "gain": np.zeros(shape, np.float32)}
+    report = prunec.compile(build(nodes, weights, {"x": ("N", 6)}), ratio=0.5, measure=False).report
     assert report["units"]["removed"] == 4
     assert report["verify"]["ok"]
