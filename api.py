@@ -34,6 +34,7 @@ from .version import versions
 _BUDGETS = ("ratio", "macs", "params", "latency")
 _DEFAULT_RATIO = 0.5
 _TARGET = "ort-cpu"
+_OLDEST_OPSET = 7
 
 
 def compile(
@@ -103,6 +104,7 @@ def compile(
     started = time.perf_counter()
     tell = progress or (lambda stage, detail: None)
     chosen = find_target(target)
+    _check_opset(opset)
     recipe = _recipe(pipeline, ratio, macs, params, latency)
     tell("read", source_name or type(model).__name__)
     model = opened(model)
@@ -120,6 +122,18 @@ def compile(
     result.report["seconds"] = {"read": read_s, **compiler.seconds, "total": time.perf_counter() - started}
     result.report["source_sha256"] = digest
     return result
+
+
+def _check_opset(opset: int | None) -> None:
+    if opset is None:
+        return
+    from onnx.defs import onnx_opset_version
+
+    newest = onnx_opset_version()
+    if not _OLDEST_OPSET <= opset <= newest:
+        raise UsageError(
+            f"opset cannot be {opset}", hint=f"ONNX Runtime knows {_OLDEST_OPSET} to {newest}; left out, it is chosen"
+        )
 
 
 def _recipe(pipeline: Any, *budgets: float | None) -> Recipe:

@@ -137,6 +137,7 @@ def _add_compile(commands: Commands) -> None:
     c.add_argument("--opset", type=int, metavar="N", help="ONNX opset of the output")
     c.add_argument("--strict", action="store_true", help="an op that is not known is an error")
     c.add_argument("--no-verify", action="store_true", help="skip the proof that compact equals masked dense")
+    c.add_argument("--no-measure", action="store_true", help="skip the measurement of latency")
     c.add_argument("--report", metavar="FILE.json", help="write the report as JSON")
     c.add_argument("--save", metavar="DIR", help="write the whole artifact: graph, plan, report, provenance")
     c.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
@@ -203,7 +204,7 @@ def run_compile(args: argparse.Namespace) -> int:
         result = api.compile(
             model, inputs, pipeline=pipeline, **budget, target=args.target, seed=args.seed, verify=not args.no_verify,
             opset=args.opset, strict=args.strict, verify_each=args.verify_each, print_after=tuple(args.print_after),
-            progress=stages, source_name=args.source,
+            progress=stages, source_name=args.source, measure=not args.no_measure,
         )  # fmt: skip
         stages("write", args.output)
         write_model(args.output, result.emit())

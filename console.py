@@ -200,9 +200,11 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
     if report.get("copies") is not None:
         yield f"copies   {counted(report['copies'], 'node')} only moving data, beyond the dense model's"
     costs = report.get("opaque_ops") or {}
-    yield from (f"opaque   {op}: not known, {counted(cost, 'unit')} pinned" for op, cost in costs.items() if cost)
+    yield from (f"opaque   {op}: not understood, {counted(cost, 'unit')} pinned" for op, cost in costs.items() if cost)
+    if any(costs.values()):
+        yield "opaque   `prunec analyze` says why"
     if free := [op for op, cost in costs.items() if not cost]:
-        yield f"opaque   not known, costing nothing: {', '.join(free)}"
+        yield f"opaque   not understood, costing nothing: {', '.join(free)}"
     for note in report.get("notes") or ():
         yield f"note     {note}"
 
@@ -222,5 +224,5 @@ def verify_text(found: Mapping[str, Any] | None) -> str:
     verdict = "FAILED" if found.get("ok") is False else "ok"
     checked = found.get("checked")
     where = f" ({', '.join(map(str, checked))})" if isinstance(checked, (list, tuple)) and checked else ""
-    rounding = ", which float32 rounding explains" if found.get("rounding") else ""
+    rounding = ", which rounding explains" if found.get("rounding") else ""
     return f"{verdict}, max relative error {found['max_rel_err']:.1e}{rounding}{where}"

@@ -77,18 +77,17 @@ def opened(model: Any) -> Any:
     """
     if not isinstance(model, (str, Path)):
         return model
+    from .sources import check_file
+
     path = Path(model)
+    check_file(str(path))
     if path.suffix == ".pt2":
         from .pt2 import load_program
-        from .sources import check_file
 
-        check_file(str(path))
         return load_program(path)
-    if path.suffix == ".onnx" or path.exists():
-        from .ir.frontends.onnx_file import parse
+    from .ir.frontends.onnx_file import parse
 
-        return OnnxFile(path, parse(path))
-    raise ModelError(f"{path}: no such file", hint="give an .onnx or .pt2 file, or the module itself")
+    return OnnxFile(path, parse(path))
 
 
 def _read_onnx(file: OnnxFile, example_inputs: Any) -> tuple[Graph, str]:

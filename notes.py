@@ -42,6 +42,6 @@ def _verified(verify: Mapping[str, Any] | None) -> Iterator[str]:
         yield "verify: not run, so nothing proves that the compact model equals the masked dense one"
     elif verify.get("rounding"):
         yield (
-            f"verify: float32 rounding explains the error of {verify['max_rel_err']:.1e} (allowed "
+            f"verify: rounding explains the error of {verify['max_rel_err']:.1e} (allowed "
             f"{verify['tolerance']:g}): the masked model moves as far when its inputs change in the last digits"
         )

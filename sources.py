@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .ir.errors import EnvironmentProblem, ModelError, PrunecError, UsageError
+from .ir.errors import EnvironmentProblem, ModelError, PrunecError, UsageError, first_line
 from .ir.modules import load_module
 from .ir.words import did_you_mean
 from .models import OnnxFile
@@ -226,6 +226,11 @@ def _import_zoo(module: str, package: str) -> Any:
     except ImportError as error:
         raise EnvironmentProblem(
             f"{package} is not installed: {error}", hint=f"pip install {package}   (or pip install 'prunec[zoo]')"
+        ) from error
+    except Exception as error:  # whatever a package does while it is imported
+        raise EnvironmentProblem(
+            f"{package} is installed, and cannot be imported: {type(error).__name__}: {first_line(error)}",
+            hint="torch and torchvision have to be of one release: install both anew, from the same place",
         ) from error
 
 

@@ -302,7 +302,7 @@ class Op:
     def analyse(self, site: Site) -> Analysed:
         """State the facts of a node and return its axes; raises :class:`Declined` when the declaration does not fit."""
         if self.signature is not None:
-            sizes = {letter: int(site.attrs[attr]) for letter, attr in self.attributes.items() if attr in site.attrs}
+            sizes = {letter: _fixed(site, attr) for letter, attr in self.attributes.items() if attr in site.attrs}
             results, binding = apply(self.signature, site.atoms, site.axes, site.shapes, sizes, site.reason)
             return Analysed(site.node, site.axes, results, binding)
         assert self.rule is not None
@@ -345,6 +345,13 @@ class Op:
         if self.signature is None:
             return {}
         return _marked(self.signature, node)
+
+
+def _fixed(site: Site, attribute: str) -> int:
+    size = site.attrs[attribute]
+    if isinstance(size, Value):
+        raise Declined(f"its {attribute} depend on the input")
+    return int(size)
 
 
 def _marked(signature: Signature, node: Node) -> dict[int, tuple[int, ...]]:

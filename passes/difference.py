@@ -1,4 +1,4 @@
-"""How far outputs are from the masked graph's, and whether float32 rounding alone explains it.
+"""How far outputs are from the masked graph's, and whether rounding alone explains it.
 
 The masked graph is run again with its inputs' last digits changed: an error of that size says nothing.  A graph that
 moves far with its last digits would hide mistakes, and explains nothing, with one exception.  Where a graph decides

@@ -44,7 +44,7 @@ def report(**changes: Any) -> dict[str, Any]:
         (
             {"verify": {**VERIFIED, "max_rel_err": 3e-4, "rounding": True}},
             [
-                "verify: float32 rounding explains the error of 3.0e-04 (allowed 0.0001): the masked model moves as "
+                "verify: rounding explains the error of 3.0e-04 (allowed 0.0001): the masked model moves as "
                 "far when its inputs change in the last digits"
             ],
         ),

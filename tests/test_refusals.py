@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 import prunec
 from prunec import artifact, cli, strict
-from prunec.ir.errors import BudgetError, ModelError, PrunecError, UsageError
+from prunec.ir.errors import BudgetError, EnvironmentProblem, ModelError, PrunecError, UsageError
 from prunec.ir.graph import Graph, Node, Value
 from prunec.ir.opset import OPAQUE
 from prunec.ir.signature import Signature
 from prunec.models import emitted_onnx
+from prunec.sources import load_source
 
 from .models import micro
 
@@ -292,3 +293,56 @@ def test_exit_codes(
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert sorted(p.name for p in factories.iterdir() if p.name != "__pycache__") == ["net.py"]
+
+
+class PerSample(nn.Module):
+    """A convolution with weights of its own for each example: as many groups as there are examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(16, 4, 1)
+        self.mixture, self.kernels = nn.Linear(32, 4), nn.Parameter(torch.randn(4, 16, 32, 3, 3) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        b, c, h, w = y.shape
+        share = self.mixture(y.mean((2, 3))).softmax(-1)
+        kernels = torch.einsum("be,eoihw->boihw", share, self.kernels).reshape(b * 16, c, 3, 3)
+        z = nn.functional.conv2d(y.reshape(1, b * c, h, w), kernels, padding=1, groups=b).view(b, 16, h, w)
+        result: Tensor = self.last(z.relu())
+        return result
+
+
+def test_groups_that_depend_on_the_batch_are_pinned() -> None:
+    report = prunec.compile(PerSample(), torch.randn(2, 3, 8, 8), ratio=0.5, measure=False).report
+    assert report["verify"]["ok"]
+    assert report["opaque_ops"]
+
+
+@pytest.mark.parametrize("opset", [3, 99])
+def test_an_opset_that_no_runtime_knows(opset: int) -> None:
+    with pytest.raises(UsageError, match=f"opset cannot be {opset}"):
+        prunec.compile(nn.Linear(2, 2), torch.randn(2, 2), opset=opset)
+
+
+def test_a_criterion_that_ranks_nothing_is_noted() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    report = prunec.compile(
+        model, torch.randn(2, 6), "score{method=bn_gamma},plan{ratio=0.5},eliminate,verify", measure=False
+    ).report
+    assert any("bn_gamma gives every unit the same score" in note for note in report["notes"])
+
+
+def test_a_pickle_is_named_as_one_in_python_too(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ModelError, match="is a pickle; pickles are never loaded"):
+        prunec.compile(tmp_path / "weights.pt", ratio=0.5)
+
+
+def test_a_package_that_cannot_be_imported_is_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("prunec.sources.importlib.import_module", broken)
+    with pytest.raises(EnvironmentProblem, match="is installed, and cannot be imported: RuntimeError: operator"):
+        load_source("torchvision:resnet18")

@@ -211,6 +211,11 @@ class Score(Pass):
     def run(self, state: State) -> Scores:
         groups: Groups = state.facts["groups"]
         scores = _scored(self.method, Scoring(groups, state))
+        of_units = scores[groups.prunable]
+        if of_units.size > 1 and (of_units == of_units[0]).all():
+            state.notes.append(
+                f"score: {self.method} gives every unit the same score, so that units go in the order of their numbers"
+            )
         if self.normalize != "none":
             scores = _normalized(scores, groups, _STATISTICS[self.normalize])
         return scores / _unit_macs(groups) if self.per == "macs" else scores

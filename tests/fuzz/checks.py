@@ -45,7 +45,7 @@ class Checked(Protocol):
     graph: Graph
     exact: float
     excused: int
-    """Drop sets whose error float32 rounding explains: they prove nothing."""
+    """Drop sets whose error rounding explains: they prove nothing."""
 
     @property
     def groups(self) -> Groups: ...
