@@ -39,6 +39,7 @@ class Code:
         return shifted if self.scale is None else shifted * self.scale
 
     def agrees(self, other: Code) -> bool:
+        """Whether both have the same zero."""
         return np.array_equal(self.zero, other.zero)
 
 
@@ -60,7 +61,7 @@ def _said(graph: Graph, node: Node, readers: Mapping[Value, list[Node]]) -> list
     """How the integer constants that ``node`` reads as numbers stand for them, as far as it says so."""
     if (table := _table(graph, node)) is not None:
         return [(table, _looked_up(graph, node, readers))]
-    coded = OPS[node.op].coded if node.op in OPS else {}
+    coded = OPS[node.op].coded(node) if node.op in OPS else {}
     return [(v, _code(graph, node, how, len(graph.constants[v].data.shape))) for how, v in _coded(graph, node, coded)]
 
 
@@ -74,7 +75,7 @@ def _looked_up(graph: Graph, node: Node, readers: Mapping[Value, list[Node]]) ->
     """How a table stands for numbers: as its rows do, where everything that reads them says so with a single scale."""
     held = []
     for reader in readers.get(node.output, ()):
-        how = OPS[reader.op].coded.get(0) if reader.op in OPS and reader.inputs[0] is node.output else None
+        how = OPS[reader.op].coded(reader).get(0) if reader.op in OPS and reader.inputs[0] is node.output else None
         code = None if how is None else _code(graph, reader, how, 1)
         if code is None or code.zero.ndim or (code.scale is not None and code.scale.ndim):
             return None
@@ -87,14 +88,14 @@ def beside(graph: Graph) -> set[Value]:
     found: set[Value] = set()
     for node in graph.nodes:
         op = OPS.get(node.op)
-        for how in (op.coded if op is not None else {}).values():
+        for how in (op.coded(node) if op is not None else {}).values():
             found |= {v for k in (how.scale, how.zero) if (v := _operand(node, k)) in graph.constants and v is not None}
     return found
 
 
 def operand_point(graph: Graph, node: Node, k: int) -> Point | None:
     """The integer that ``node`` reads as zero in operand ``k``; None for a constant, whose readers agree on it."""
-    how, value = OPS[node.op].coded.get(k), node.inputs[k]
+    how, value = OPS[node.op].coded(node).get(k), node.inputs[k]
     if how is None or (node.op == "quantise" and node.attrs["function"] == "code"):  # what is made integers is none yet
         return 0
     rank = len(value.shape or ()) if value is not None else 0
@@ -104,7 +105,8 @@ def operand_point(graph: Graph, node: Node, k: int) -> Point | None:
 def result_point(graph: Graph, node: Node) -> Point:
     """The integer that stands for zero in the first result of ``node``."""
     op, rank = OPS[node.op], len(node.outputs[0].shape or ())
-    return _point(graph, op.zero_point(node), op.coded[0].axis(node) if 0 in op.coded else 0, rank)
+    first = op.coded(node).get(0)
+    return _point(graph, op.zero_point(node), 0 if first is None else first.axis(node), rank)
 
 
 def _point(graph: Graph, zero: Value | None, axis: int, rank: int) -> Point:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -145,6 +144,7 @@ class AtDead(Protocol):
         """Whether ``operand`` has every axis of ``value`` that may lose positions, and is not broadcast along it."""
 
 
+Codes = Callable[[Node], Mapping[int, "Coded"]]
 Zero = Callable[[Node, AtDead], bool]
 """Whether a node's results are zero at dead positions, from what is known of its operands."""
 
@@ -157,6 +157,11 @@ def nothing_summed(node: Node) -> Mapping[str, Sequence[int]]:
 def nothing_carried(node: Node) -> Sequence[Value | None]:
     """Results are computed."""
     return ()
+
+
+def nothing_coded(node: Node) -> Mapping[int, Coded]:
+    """Operands of integers are integers."""
+    return {}
 
 
 def first_carried(node: Node) -> Sequence[Value | None]:
@@ -295,7 +300,7 @@ class Op:
     contracts: Contracts = nothing_summed
     zero: Zero = not_zero
     keeps: Letters = no_letters
-    coded: Mapping[int, Coded] = field(default_factory=dict)
+    coded: Codes = nothing_coded
     zero_point: ZeroPoint = no_zero_point
     carries: Carried = nothing_carried
 
@@ -379,7 +384,7 @@ def declare(
     contracts: str = "",
     keeps: Letters = no_letters,
     zero: Zero = not_zero,
-    coded: Mapping[int, Coded] = MappingProxyType({}),
+    coded: Mapping[int, Coded] | Codes = nothing_coded,
     zero_point: ZeroPoint = no_zero_point,
     carries: Carried = nothing_carried,
     **attributes: str,
@@ -389,7 +394,7 @@ def declare(
     summed = {letter: parsed.carriers(letter) for letter in contracts}
     if strange := [letter for letter, operands in summed.items() if not operands]:
         raise ValueError(f"op {name!r} sums over {strange[0]!r}, which no operand of {signature!r} has")
-    rules = (None, lambda node: summed, zero, keeps, coded, zero_point, carries)
+    rules = (None, lambda node: summed, zero, keeps, _of_nodes(coded), zero_point, carries)
     return _enter(Op(name, parsed, None, attributes, refit, macs, help, *rules))
 
 
@@ -401,7 +406,7 @@ def moves(
     normalises: Normalised | None = None,
     contracts: Contracts = nothing_summed,
     zero: Zero | None = None,
-    coded: Mapping[int, Coded] = MappingProxyType({}),
+    coded: Mapping[int, Coded] | Codes = nothing_coded,
     zero_point: ZeroPoint = no_zero_point,
     carries: Carried = nothing_carried,
 ) -> Callable[[Rule], Rule]:
@@ -415,11 +420,16 @@ def moves(
 
     def enter(rule: Rule) -> Rule:
         help = (rule.__doc__ or "").strip()
-        rules = (normalises, contracts, known, no_letters, coded, zero_point, carries)
+        rules = (normalises, contracts, known, no_letters, _of_nodes(coded), zero_point, carries)
         _enter(Op(name, None, rule, {}, refit, macs, help, *rules))
         return rule
 
     return enter
+
+
+def _of_nodes(coded: Mapping[int, Coded] | Codes) -> Codes:
+    """The same operands for every node, where they do not depend on it."""
+    return coded if callable(coded) else lambda node: coded
 
 
 def _enter(op: Op) -> Op:

@@ -163,10 +163,13 @@ class Reading:
         return value in known.whole or (value in known.zero and known.points.get(value, 0) == number)
 
     def computed(self, node: Node) -> bool:
+        """See :meth:`Zeros.computed`."""
         return self.zeros.computed(node)
 
     def free(self, value: Value) -> frozenset[int]:
+        """See :meth:`Zeros.free`."""
         return self.zeros.free(value)
 
     def spans(self, operand: Value, value: Value) -> bool:
+        """See :meth:`Zeros.spans`."""
         return self.zeros.spans(operand, value)

@@ -42,6 +42,7 @@ class Difference:
     tied: bool = False
 
     def within(self, tolerance: float) -> bool:
+        """Whether it is no mistake."""
         return self.rounding or self.tied or self.error <= tolerance
 
 
@@ -249,7 +250,9 @@ def _behind_decisions(graph: Graph) -> set[Value]:
 def _sizes_or_codes(node: Node) -> bool:
     """Whether the integers that ``node`` makes are sizes, or stand for numbers."""
     op = OPS.get(node.op)
-    return node.op in ("size", "fill") or (op is not None and (bool(op.coded) or op.zero_point is not no_zero_point))
+    return node.op in ("size", "fill") or (
+        op is not None and (bool(op.coded(node)) or op.zero_point is not no_zero_point)
+    )
 
 
 def _nudged(x: Any, seed: int) -> Any:

@@ -164,9 +164,6 @@ def softmax_quantised(site: Site) -> list[Axes] | Axes:
     return scan(site)
 
 
-_MOST_PARTS = 256
-
-
 def _parts(node: Node) -> range:
     return range(2, len(node.inputs), 3)
 
@@ -178,14 +175,12 @@ def _parts_zero(node: Node, at_dead: AtDead) -> bool:
 @moves(
     "cat_quantised",
     zero=_parts_zero,
-    coded={k: Coded(k + 1, k + 2, _first_axis) for k in range(2, 3 * _MOST_PARTS, 3)},
+    coded=lambda node: {k: Coded(k + 1, k + 2, _first_axis) for k in _parts(node)},
     zero_point=_operand(1),
 )
 def cat_quantised(site: Site) -> list[Axes]:
     """Concatenation along ``dim``: scale and zero point of the result, then each part with its own."""
     parts = _parts(site.node)
-    if len(parts) >= _MOST_PARTS:
-        raise Declined(f"{len(parts)} parts")
     _pin_beside(site, parts)
     return joined(site, [site.axes[k] for k in parts])
 
