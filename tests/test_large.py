@@ -44,8 +44,10 @@ def perceptron() -> ModelProto:
 
 
 @pytest.fixture
-def on_disk(tmp_path: Path) -> Path:
-    """The perceptron with its tensors in a file beside it."""
+def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The perceptron with its tensors in a file beside it; other processes' temporary files lie elsewhere."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     path = tmp_path / "net.onnx"
     onnx.save_model(perceptron(), str(path), save_as_external_data=True, location="net.data", size_threshold=1000)
     return path
