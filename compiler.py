@@ -29,6 +29,7 @@ from .report import Sizes, build_report
 
 if TYPE_CHECKING:
     from .ir.emit.onnx_external import Emitted
+    from .runtime.copies import Moved
 
 _TRIAL_S, _MEASURE_S = 1.5, 3.0
 """Seconds of measuring: of one trial, of what is reported."""
@@ -63,7 +64,8 @@ class Compiler:
         state.notes[:0] = self.notes
         groups: Groups = state.facts["groups"] if "groups" in state.facts else find_groups(analyse(self.dense))
         alive = state.facts.get("alive", groups.all_alive())
-        kept = named(groups.analysis.graph, kept_indices(groups.analysis, alive))
+        held = state.facts.get("held", alive)
+        kept = named(groups.analysis.graph, kept_indices(groups.analysis, held))
         result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
         verified: dict[str, Any] | None = state.facts.get("verified")
         has_onnx = verified is None or self._has_onnx(result, state)
@@ -71,8 +73,9 @@ class Compiler:
             verified = self._verify_emitted(result, groups, alive, verified, state.notes)
         state.notes += _fixed_sizes(self.dense)
         latency = self._latency(result, state) if self.measure and has_onnx else None
+        moved = self._moved(result.emit()) if latency is not None else None
         sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
-        result.report = build_report(groups, alive, state, runner.steps, verified, latency, sizes)
+        result.report = build_report(groups, held, state, runner.steps, verified, latency, sizes, moved)
         return result
 
     def check_source(self, model: Any, read: Graph) -> None:
@@ -172,6 +175,13 @@ class Compiler:
         inputs = _feeds(self.dense, dense, self.seed)
         with self._timed("measure", "measure"):
             return compare(dense, compact, inputs, inputs, budget_s=budget_s, seed=self.seed).as_dict()
+
+    def _moved(self, compact: Emitted) -> Moved:
+        """What dense and compact move at run time."""
+        from .runtime.copies import moved
+
+        with self._timed("measure", "measure copies"):
+            return moved(self._emit_dense(), compact, _feeds(self.dense, self._emit_dense(), self.seed))
 
     def trial(self, macs: float) -> float:
         """The measured latency, compact/dense, of a budget of MACs.

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir.analysis import analyse
 from .ir.errors import ModelError, VerificationError
 from .ir.graph import Graph
 from .passes import verify as verification
 from .passes.canonicalize import canonical
 from .passes.difference import relative_error, run
-from .passes.groups import Groups, find_groups
+from .passes.groups import Groups, Mode, groups_of
 from .passes.plan.plan import Plan
 from .proofs import onnx_difference
 from .report import Sizes, batch, copies, file_bytes, pair
@@ -73,7 +72,7 @@ def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
             f"verifying {compact}: the file carries no plan, so prunec did not write it, or something changed it since",
             hint="give DENSE first and then the file that `prunec compile` wrote",
         )
-    groups = _groups(dense)
+    groups = _groups(dense, plan.mode)
     _check_fit(plan, groups, f"verifying {compact}: its plan is not for {dense}")
     return _compared(groups, plan, small)
 
@@ -122,9 +121,10 @@ def _faint(graph: Graph, samples: list[list[Any]]) -> Iterator[str]:
 
 
 def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
-    """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files."""
+    """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files, and what they move at run time."""
     from .ir.emit.onnx_external import Emitted
     from .ir.frontends.onnx_file import read_model
+    from .runtime.copies import moved
     from .runtime.profile import compare
 
     models = [read_model(str(path)) for path in (dense, compact)]
@@ -136,16 +136,18 @@ def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
             (groups.cost.params(alive), groups.cost.macs(alive) / batch(groups), groups.cost.size_bytes(alive))
         )
     sizes = Sizes(Emitted(models[1]), Emitted(models[0]))
+    both = moved(models[0], models[1])
     return {
         "params": pair(costs[0][0], costs[1][0]),
         "macs": pair(costs[0][1], costs[1][1]),
         "size_bytes": file_bytes(sizes, costs[0][2], costs[1][2]),
         "latency_ms": compare(models[0], models[1]).as_dict(),
         "copies": copies(sizes),
+        "moves": both.as_dict(),
     }
 
 
-def _groups(model: onnx.ModelProto | str | Path) -> Groups:
+def _groups(model: onnx.ModelProto | str | Path, mode: Mode = "constrained") -> Groups:
     from .ir.frontends.onnx import from_onnx
 
-    return find_groups(analyse(canonical(from_onnx(model, None))))
+    return groups_of(canonical(from_onnx(model, None)), mode)

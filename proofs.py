@@ -72,10 +72,8 @@ def onnx_difference(
         border = replace(border, decides=border.decides and found.complete and own.complete)
     by = difference(border, inputs, got, tolerance, expected)
     if not by.within(tolerance):
-        first = run(oracle, inputs)
-        refuse_chance(lambda: run(oracle, inputs), first, tolerance)
-        first = run_onnx(model, graph, inputs, name)
-        refuse_chance(lambda: run_onnx(model, graph, inputs, name), first, tolerance)
+        refuse_chance(lambda: run(oracle, inputs), tolerance)
+        refuse_chance(lambda: run_onnx(model, graph, inputs, name), tolerance)
     return by, sum(x.size for x in got)
 
 
@@ -123,8 +121,8 @@ def source_difference(
     border = Border.of(dense, [], False)
     by = difference(replace(border, decides=bool(border.behind)), inputs, found, tolerance)
     if not by.within(tolerance):
-        refuse_chance(lambda: source(inputs), found, tolerance)
-        refuse_chance(lambda: run(dense, inputs), run(dense, inputs), tolerance)
+        refuse_chance(lambda: source(inputs), tolerance, found)
+        refuse_chance(lambda: run(dense, inputs), tolerance)
     return by, why
 
 

@@ -16,6 +16,8 @@ from .version import versions
 
 if TYPE_CHECKING:
     from .ir.emit.onnx_external import Emitted
+    from .runtime.copies import Moved
+
 
 _MOVERS = ("Gather", "Slice", "Split", "Transpose", "GatherElements")
 
@@ -36,6 +38,7 @@ def build_report(
     verified: dict[str, Any] | None,
     latency: dict[str, Any] | None,
     sizes: Sizes,
+    moved: Moved | None,
 ) -> dict[str, Any]:
     """Everything that is known about a compile; None for what was not done."""
     full = groups.all_alive()
@@ -57,6 +60,7 @@ def build_report(
         "opaque_reasons": sorted({f"{o.kind}: {o.why}" for o in analysis.opaque}),
         "conflicts": analysis.solution.conflicts,
         "copies": copies(sizes),
+        "moves": None if moved is None else moved.as_dict(),
         "budget": {name: {"asked": value, "reached": reached[name]} for name, value in asked.items()},
         "target": state.target.name,
         "seed": state.seed,
@@ -86,7 +90,10 @@ def file_bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
 
 
 def copies(sizes: Sizes) -> int | None:
-    """Nodes that only move data, in the emitted graph and not in the source; None when there is no emitted graph."""
+    """Nodes that only move data, in the emitted graph and not in the source; None when there is no emitted graph.
+
+    What the runtime adds (changes of layout) is not seen here; ``runtime/copies.py`` asks it.
+    """
     if sizes.dense is None or sizes.compact is None:
         return None
     before, after = (_movers(m) for m in (sizes.dense, sizes.compact))

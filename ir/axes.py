@@ -41,13 +41,17 @@ class Product:
 
 
 class Atoms:
-    """The facts collected from a graph: equalities, pins and products over atoms ``0 … count - 1``."""
+    """The facts collected from a graph: equalities, pins, products and soft edges over atoms ``0 … count - 1``.
+
+    A soft edge is a pair of axes, a reader's and what it reads: a position that is alive in the first is in the second.
+    """
 
     def __init__(self) -> None:
         self.count = 1
         self.equalities: list[NDArray[np.int64]] = []
         self.pins: list[tuple[Axis, Reason]] = []
         self.products: list[Product] = []
+        self.soft: list[tuple[Axis, Axis]] = []
         self._splits: dict[tuple[bytes, tuple[int, ...]], Axes] = {}
         self._merges: dict[tuple[bytes, ...], Axis] = {}
 
@@ -65,6 +69,12 @@ class Atoms:
         differ = a != b
         if differ.any():
             self.equalities.append(np.stack([a[differ], b[differ]]))
+
+    def read(self, axis: Axis) -> Axis:
+        """The positions of ``axis`` as one reader needs them: they may die there while ``axis`` keeps them."""
+        own = np.where(axis == PINNED, PINNED, self.fresh(len(axis)))
+        self.soft.append((own, axis))
+        return own
 
     def pin(self, axis: Axis, reason: Reason) -> None:
         """No position of ``axis`` may ever be removed."""

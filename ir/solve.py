@@ -22,36 +22,11 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from .axes import PINNED, Atoms, Axis, Reason
+from .rows import Rows
+from .soft import Soft
 
 Index = NDArray[np.int64]
 _MAX_ROUNDS = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of numbers, one after another: row ``k`` is ``numbers[starts[k] : starts[k + 1]]``."""
-
-    starts: Index
-    numbers: Index
-
-    @classmethod
-    def of(cls, matrix: sp.csr_matrix) -> Rows:
-        """The columns in which each row of a sparse matrix has an entry."""
-        return cls(matrix.indptr, matrix.indices)
-
-    @classmethod
-    def grouped(cls, keys: Index, numbers: Index, count: int) -> Rows:
-        """The numbers that have each key of 0 … ``count - 1``, in their order."""
-        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=count))])
-        return cls(starts, numbers[np.argsort(keys, kind="stable")])
-
-    def pairs(self, rows: Index) -> tuple[Index, Index]:
-        """(k, number) for every number of ``rows[k]``, in order."""
-        start = self.starts[rows].astype(np.int64)
-        count = self.starts[rows + 1] - start
-        which = np.repeat(np.arange(rows.size), count)
-        before = np.cumsum(count) - count
-        return which, self.numbers[np.arange(which.size) + (start - before)[which]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +43,8 @@ class Solution:
         How many units there are; a unit is an integer below that.
     conflicts
         How many components were pinned because their factorisations disagree.
+    soft
+        What readers may do without; None where there is no soft edge.
     """
 
     component: Index
@@ -75,6 +52,7 @@ class Solution:
     units: int
     conflicts: int
     rounds: int
+    soft: Soft | None = None
 
     def needs(self, axis: Axis) -> tuple[Index, Index]:
         """Pairs (position of ``axis``, unit that it needs), in the order of the positions."""
@@ -84,11 +62,15 @@ class Solution:
         """Whether ``axis`` may lose positions: some of them are not pinned."""
         return bool(self.component[axis].any())
 
-    def alive(self, dropped: Iterable[int] | Index) -> NDArray[np.bool_]:
-        """For each atom whether it is alive once the units ``dropped`` are removed."""
+    def dead(self, dropped: Iterable[int] | Index) -> NDArray[np.int32]:
+        """For each unit 1 where it is gone once the units ``dropped`` are: itself, or what nobody reads then."""
         mask = np.zeros(self.units, np.int32)
         mask[dropped if isinstance(dropped, np.ndarray) else np.fromiter(dropped, np.int64)] = 1
-        dead = self.members @ mask > 0
+        return mask if self.soft is None else self.soft.settled(mask)
+
+    def alive(self, dropped: Iterable[int] | Index) -> NDArray[np.bool_]:
+        """For each atom whether it is alive once the units ``dropped`` are removed, and what nobody reads then."""
+        dead = self.members @ self.dead(dropped) > 0
         alive: NDArray[np.bool_] = ~dead[self.component]
         return alive
 
@@ -230,7 +212,8 @@ class _Closure:
         order = np.flatnonzero(exists & ~is_product & (np.arange(self.first.size) > 0))
         order = order[np.argsort(self.first[order], kind="stable")]
         members = _boolean(leaves[:, order].astype(np.int32).tocsr())
-        return Solution(self.component, members, int(order.size), self.conflicts, self.rounds)
+        soft = Soft.of(self.atoms.soft, self.component, members)
+        return Solution(self.component, members, int(order.size), self.conflicts, self.rounds, soft)
 
     def _representative(self, components: Index) -> Index:
         return np.where(components == 0, 0, self.first[components])

@@ -50,7 +50,7 @@ class CostModel:
         return {"macs": self._macs_terms, "params": self._params_terms}[name]
 
     def _sum(self, name: str, alive: Alive) -> float:
-        count = _Counts(alive)
+        count = Counts(alive)
         return sum((term(count) for term in self.terms(name)), 0.0)
 
     @cached_property
@@ -84,7 +84,7 @@ class CostModel:
 
     def size_bytes(self, alive: Alive) -> float:
         """Bytes of all constants that the graph reads."""
-        count = _Counts(alive)
+        count = Counts(alive)
         total = 0.0
         for value, constant in self._read.items():
             width = (
@@ -109,7 +109,7 @@ def _elements(axes: tuple[Axis, ...], count: Count) -> float:
     return float(math.prod(count(axis) for axis in axes))
 
 
-class _Counts:
+class Counts:
     """Alive positions of an axis, each axis counted once."""
 
     def __init__(self, alive: Alive) -> None:

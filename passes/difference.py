@@ -158,14 +158,15 @@ def difference(
     return Difference(max(errors), tied=free and border.has_equals(expected))
 
 
-def refuse_chance(again: Callable[[], Outputs], expected: Outputs, tolerance: float) -> None:
+def refuse_chance(again: Callable[[], Outputs], tolerance: float, expected: Outputs | None = None) -> None:
     """Refuse to compare with a network that itself gives other outputs each time it runs.
 
     Raises
     ------
     ModelError
-        One of a few runs more differs from ``expected``.
+        One of a few runs more differs from ``expected``, which is the first one's where it is not given.
     """
+    expected = again() if expected is None else expected
     for _ in range(_AGAIN):
         if not Difference(relative_error(expected, again())).within(tolerance):
             raise ModelError(

@@ -28,4 +28,5 @@ class Eliminate(Pass):
         groups: Groups = state.facts["groups"]
         plan: Plan = state.facts["plan"]
         state.facts["alive"] = alive = groups.alive(plan.units(groups))
-        return eliminate(groups.analysis, alive)
+        state.facts["held"] = stays = groups.held(alive, plan.whole)
+        return eliminate(groups.analysis, alive, stays)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,8 +18,10 @@ from ..ir.graph import Graph, Value
 from ..ir.opset import Alive
 from .base import Kind, Pass, State, register
 from .cost import CostModel
+from .soft_edges import soft_edges, softened
 
 Units = NDArray[np.int64]
+Mode = Literal["constrained", "unconstrained"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Groups:
     analysis: Analysis
     groups: list[Group]
     group_of: Units
+    mode: Mode = "constrained"
     cost: CostModel = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +77,25 @@ class Groups:
         """For each atom that it is alive: nothing is dropped."""
         return self.analysis.solution.alive(())
 
+    @cached_property
+    def derived(self) -> list[Group]:
+        """The groups of units that nobody chooses: what is made for several readers."""
+        soft, carried = self.analysis.solution.soft, touching(self.analysis, self.analysis.solution)
+        return [] if soft is None else _grouped(self.analysis, carried & soft.derived)
+
+    def held(self, alive: Alive, whole: Collection[str]) -> Alive:
+        """For each atom whether its position stays: those alive, and all that is read across the edges ``whole``."""
+        component = self.analysis.solution.component
+        living = np.zeros(int(component.max()) + 1, bool)
+        living[component] = alive
+        for edge in soft_edges(self.analysis) if whole else ():
+            if edge.name in whole:
+                reader, source = edge.axes(self.analysis)
+                living[component[reader]] = alive[source]
+        living[0] = True
+        stays: Alive = living[component]
+        return stays
+
     def widths(self) -> list[Width]:
         """Each distinct axis without a kept position: a plan leaves at least one position of each alive."""
         solution = self.analysis.solution
@@ -88,16 +113,22 @@ class Groups:
 @register
 @dataclass(frozen=True)
 class FindGroups(Pass):
-    """Find the units that live and die together, and the groups that they form."""
+    """Find the units that live and die together, and the groups that they form.
+
+    mode: constrained = all layers that read the same channels keep the same ones; unconstrained = each its own, and
+    what makes the channels makes those that any of them reads.
+    """
+
+    mode: Mode = "constrained"
 
     name: ClassVar[str] = "groups"
     kind: ClassVar[Kind] = "analysis"
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"groups"})
-    forbids: ClassVar[frozenset[str]] = frozenset({"compact"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"compact", "scores", "plan"})
 
     def run(self, state: State) -> Groups:
-        groups = find_groups(analyse(state.graph))
+        groups = groups_of(state.graph, self.mode)
         state.notes += [note for note in _uncounted(groups) if note not in state.notes]
         return groups
 
@@ -110,14 +141,27 @@ def _uncounted(groups: Groups) -> list[str]:
     return [f"MACs of {ops} not counted: {kinds}; the budget of MACs does not see them"] if found else []
 
 
-def find_groups(analysis: Analysis) -> Groups:
-    """Group the units of an analysed graph.  Units that no constant carries belong to none."""
+def groups_of(graph: Graph, mode: Mode = "constrained") -> Groups:
+    """The groups of a canonical graph; see :class:`FindGroups` for the modes."""
+    return find_groups(analyse(softened(graph) if mode == "unconstrained" else graph), mode)
+
+
+def find_groups(analysis: Analysis, mode: Mode = "constrained") -> Groups:
+    """Group the units of an analysed graph.  Those that no constant carries, or nobody chooses, belong to none."""
     solution = analysis.solution
-    places, matrix = _incidence(analysis)
     carried = touching(analysis, solution)
+    groups = _grouped(analysis, carried if solution.soft is None else carried & ~solution.soft.derived)
     group_of = np.full(solution.units, -1, np.int64)
+    for k, group in enumerate(groups):
+        group_of[group.units] = k
+    return Groups(analysis, groups, group_of, mode)
+
+
+def _grouped(analysis: Analysis, among: NDArray[np.bool_]) -> list[Group]:
+    """The groups of the units ``among`` which are asked for."""
+    places, matrix = _incidence(analysis)
     rows: dict[bytes, list[int]] = {}
-    for unit in np.flatnonzero(carried):
+    for unit in np.flatnonzero(among):
         start, stop = matrix.indptr[unit], matrix.indptr[unit + 1]
         rows.setdefault(matrix.indices[start:stop].tobytes(), []).append(int(unit))
     readers = reading_ops(analysis.graph)
@@ -128,10 +172,9 @@ def find_groups(analysis: Analysis) -> Groups:
         span = matrix.data[matrix.indptr[first] : matrix.indptr[first + 1]]
         at = [places[k] for k in matrix.indices[matrix.indptr[first] : matrix.indptr[first + 1]]]
         named = tuple((analysis.graph.constants[v].name, d) for v, d in at)
-        group_of[units] = len(groups)
         ops = tuple(dict.fromkeys(op for v, _ in at for op in readers.get(v, ())))
         groups.append(Group(_name(named), np.asarray(units, np.int64), named, int(span.min()), ops))
-    return Groups(analysis, _distinct(groups), group_of)
+    return _distinct(groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +235,14 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matr
     matrix = sp.csr_matrix((data, (row, column)), (solution.units, len(places)), dtype=np.int64)
     matrix.sort_indices()
     return places, matrix
+
+
+def step_of(group: Group, block: int) -> int:
+    """How many units go at a time: the block in positions, less for a group too small for two blocks."""
+    step = max(1, block // math.gcd(block, group.span))
+    while step > 1 and step * 2 > len(group):
+        step //= 2
+    return step
 
 
 def reading_ops(graph: Graph) -> dict[Value, list[str]]:

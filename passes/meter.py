@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.axes import Axis
-from ..ir.solve import Rows
+from ..ir.rows import Rows
+from ..ir.soft import Reads
 from .groups import Groups, Units
 
 
@@ -22,9 +23,8 @@ class Meter:
         solution = groups.analysis.solution
         self.component = solution.component
         self.needed_by = Rows.of(solution.members.T.tocsr())
-        mask = np.zeros(solution.units, np.int64)
-        mask[dropped] = 1
-        self.dead_needs: NDArray[np.int64] = solution.members @ mask
+        self.dead_needs: NDArray[np.int64] = solution.members @ solution.dead(dropped).astype(np.int64)
+        self.reads = None if solution.soft is None else Reads(solution.soft, self.dead_needs == 0)
         self.terms = [(name, term) for name in which for term in groups.cost.terms(name)]
         self.totals = dict.fromkeys(which, 0.0)
         self.values = [0.0] * len(self.terms)
@@ -64,6 +64,8 @@ class Meter:
             affected |= self._readers[axis]
         for k in affected:
             self._evaluate(k)
+        if self.reads is not None and (follow := self.reads.change(turned, by)).size:
+            self._change(follow, by)
 
     def _evaluate(self, k: int) -> None:
         self.evaluations += 1

@@ -33,12 +33,39 @@ def named(graph: Graph, kept: dict[Value, Indices]) -> Kept:
     return {n: kept[v] for v, c in graph.constants.items() if c.role != "literal" for n in c.names}
 
 
-def eliminate(analysis: Analysis, alive: Alive) -> Graph:
-    """A copy of the analysed graph without the dead positions."""
-    graph = _with_constants(analysis, alive, lambda value, data, kept: arrays.keep(data, kept))
+def eliminate(analysis: Analysis, alive: Alive, held: Alive | None = None) -> Graph:
+    """A copy of the analysed graph without the dead positions; those ``held`` all the same stay, with zeros."""
+    stays = alive if held is None else held
+    if (stays != alive).any():
+        analysis = analysis.over(_with_constants(analysis, alive, _masking(analysis.graph)))
+    graph = _with_constants(analysis, stays, lambda value, data, kept: arrays.keep(data, kept))
     for node in graph.nodes:
-        refit(graph, node, analysis, alive)
-    return _resized(graph, analysis, alive)
+        refit(graph, node, analysis, stays)
+    return _without_idle_edges(_resized(graph, analysis, stays))
+
+
+def _without_idle_edges(graph: Graph) -> Graph:
+    """Soft edges made hard: where nothing is left out they are gone, where neighbours are read they are slices."""
+    idle: dict[Value, Value] = {}
+    for k, node in enumerate(graph.nodes):
+        if not node.attrs.pop("soft", False):
+            continue
+        del node.attrs["reader"]
+        x, index = node.inputs
+        assert x is not None and index is not None
+        d, indices = node.attrs["dim"], node.attrs["indices"]
+        start, stop = indices[0], indices[-1] + 1
+        if indices != tuple(range(start, stop)):
+            continue
+        del graph.constants[index]
+        if stop - start == (x.shape or ())[d]:
+            idle[node.output] = idle.get(x, x)
+        else:
+            graph.nodes[k] = make(graph, "slice", (x,), {"slices": ((d, start, stop, 1),)}, node.output)
+    graph.nodes = [n for n in graph.nodes if n.outputs[0] not in idle]
+    for node in graph.nodes:
+        substitute(node, idle)
+    return graph
 
 
 def _resized(graph: Graph, analysis: Analysis, alive: Alive) -> Graph:

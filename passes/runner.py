@@ -1,7 +1,8 @@
 """The one runner of pipelines: it checks what passes require and ensure, times them, and says which one failed.
 
-A fact that a pass requires and no earlier pass ensured is provided by the pass that ensures it, with its default
-options, when that pass decides nothing for the user (an analysis, or canonicalize).
+A fact that a pass requires and no earlier pass ensured is provided by the pass that ensures it, when that pass decides
+nothing for the user (an analysis, or canonicalize): the one that stands later in the pipeline, before any rewrite, else
+one with default options.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from ..ir.errors import ModelError, PassError, PrunecError, UsageError
@@ -59,12 +61,15 @@ class Runner:
         """
         passes = list(passes)
         self._verifier = next((p for p in passes if "verified" in p.ensures), None) or PASSES["verify"]()
-        for step in (p for p in passes if p.name not in self.skip):
-            self._provide(step, state)
+        waiting = [p for p in passes if p.name not in self.skip]
+        while waiting:
+            step = waiting.pop(0)
+            self._provide(step, state, waiting)
             self._one(step, state)
         return state
 
-    def _provide(self, step: Pass, state: State) -> None:
+    def _provide(self, step: Pass, state: State, waiting: list[Pass]) -> None:
+        """Run what ``step`` requires, out of those ``waiting`` where it stands there."""
         if forbidden := step.forbids & self.ensured:
             raise UsageError(
                 f"pass {step.name!r} cannot follow a pass that ensures {', '.join(sorted(forbidden))} "
@@ -76,14 +81,19 @@ class Runner:
                 p for p in PASSES.values() if fact in p.ensures and p.kind in _AUTOMATIC and not p.requires_choice
             ]
             if not makers:
-                givers = [p.name for p in PASSES.values() if fact in p.ensures]
+                givers = [p.name for p in PASSES.values() if fact in p.ensures - p.requires]
                 raise UsageError(
                     f"pass {step.name!r} requires {fact!r}, which no pass before it ensures "
                     f"(before it: {self._before() or 'none'})",
                     hint=f"put {' or '.join(givers)} before it" if givers else "no pass ensures it",
                 )
-            maker = makers[0]()
-            self._provide(maker, state)
+            soon = takewhile(lambda p: p.kind != "rewrite", waiting)
+            maker = next((p for p in soon if type(p) in makers), None)
+            if maker is None:
+                maker = makers[0]()
+            else:
+                waiting.remove(maker)
+            self._provide(maker, state, waiting)
             self._one(maker, state)
 
     def _one(self, step: Pass, state: State) -> None:

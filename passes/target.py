@@ -14,11 +14,18 @@ from ..ir.words import did_you_mean
 
 @dataclass(frozen=True)
 class Target:
-    """``channel_block``: channels computed together; counts that are no multiple of it waste time."""
+    """``channel_block``: channels computed together; counts that are no multiple of it waste time.
+
+    ``ns_per_mac``, ``ns_per_byte`` (moved) and ``ns_per_node`` are nanoseconds, for weighing one form against another:
+    rough figures of one core, where nothing was measured.
+    """
 
     name: str
     channel_block: int
     help: str
+    ns_per_mac: float = 0.02
+    ns_per_byte: float = 0.5
+    ns_per_node: float = 10000.0
 
 
 TARGETS = {

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir import arrays
-from ..ir.analysis import Analysis
+from ..ir.analysis import Analysis, touching
 from ..ir.codes import beside
 from ..ir.dialects import runtime
 from ..ir.errors import EndlessRun, ModelError, VerificationError, first_line
@@ -127,7 +127,7 @@ class _Proof:
         self.state.tell("verify", "with random weights")
         analysis, dense, answers = self._responding()
         oracle = _Runs(self, mask(analysis, self.alive), dense.inputs)
-        compact = eliminate(analysis, self.alive)
+        compact = eliminate(analysis, self.alive, self.state.facts.get("held"))
         moves = _size_that_differs(dense, oracle)
         for size in dict.fromkeys(size for size in (1.0, answers, moves) if size is not None):
             masked = oracle.at(size)
@@ -200,7 +200,7 @@ class _Proof:
         self.worst, self.rounding = max(self.worst, by.error), self.rounding or by.rounding
         self.checked += sum(x.size for x in expected)
         if not by.within(self.tolerance):
-            refuse_chance(lambda: self.run(oracle, inputs), expected, self.tolerance)
+            refuse_chance(lambda: self.run(oracle, inputs), self.tolerance, expected)
             raise VerificationError(
                 f"verifying {how}: the compact graph differs from the masked one by {by.error:.2g} relative "
                 f"(allowed {self.tolerance:g})",
@@ -279,7 +279,7 @@ def norm_tied(groups: Groups) -> Units:
         for k, dims in op.normalised_axes(site.node).items() if op else ():
             for d in dims:
                 found.append(solution.needs((site.operands[k] or [])[d])[1])
-    return np.intersect1d(np.concatenate(found), groups.prunable)
+    return np.intersect1d(np.concatenate(found), np.flatnonzero(touching(groups.analysis, solution)))
 
 
 # ---------------------------------------------------------------------- weights that hide nothing

@@ -56,6 +56,8 @@ class Session:
         Threads inside an op; None: the cores that this process may use.
     name
         What messages call the model.
+    profile
+        Where the names of profiles begin: the runtime measures each node; see :meth:`end_profile`.
     as_written
         For a ModelProto: no fusions that round elsewhere; see :func:`~prunec.ir.emit.onnx_external.open_as_written`.
 
@@ -65,10 +67,18 @@ class Session:
         The file is missing, or ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, model: Source, *, threads: int | None = None, name: str = "", as_written: bool = False) -> None:
+    def __init__(
+        self,
+        model: Source,
+        *,
+        threads: int | None = None,
+        name: str = "",
+        as_written: bool = False,
+        profile: Path | None = None,
+    ) -> None:
         self.name = name or (str(model) if isinstance(model, (str, Path)) else "the model")
         self.threads = threads or available_cores()
-        self._session = _open(model, self.threads, self.name, as_written)
+        self._session = _open(model, self.threads, self.name, as_written, profile)
         self.inputs = tuple(
             Input(i.name, _dtype(i.type, i.name), tuple(_dim(d) for d in i.shape)) for i in self._session.get_inputs()
         )
@@ -93,6 +103,10 @@ class Session:
                 hint="give inputs of the shapes and dtypes that the model declares",
             ) from error
         return dict(zip(names, found))
+
+    def end_profile(self) -> Path:
+        """The file with what was measured, a list of events as JSON."""
+        return Path(self._session.end_profiling())
 
 
 def available_cores() -> int:
@@ -221,18 +235,20 @@ def _dtype(text: str, name: str) -> np.dtype[Any]:
     return _np_dtype(onnx.TensorProto.DataType.Value(_RUNTIME_NAMES.get(kind, kind.upper())))
 
 
-def _open(model: Source, threads: int, name: str, as_written: bool) -> ort.InferenceSession:
+def _open(model: Source, threads: int, name: str, as_written: bool, profile: Path | None) -> ort.InferenceSession:
     if isinstance(model, (str, Path)):
         if not Path(model).is_file():
             raise ModelError(f"there is no file {model}", hint=_FILE, path=str(model))
-        return _load(str(model), threads, name, as_written)
-    return _load(model, threads, name, as_written)
+        return _load(str(model), threads, name, as_written, profile)
+    return _load(model, threads, name, as_written, profile)
 
 
 def _load(
-    source: str | bytes | onnx.ModelProto | Emitted, threads: int, name: str, as_written: bool
+    source: str | bytes | onnx.ModelProto | Emitted, threads: int, name: str, as_written: bool, profile: Path | None
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

@@ -243,7 +243,7 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
     assert f"\n{explain.PIPELINE}\n" in shown
     (tmp_path / "r.toml").write_text(explain.RECIPE)
     assert str(Recipe.from_toml(tmp_path / "r.toml")) == explain.PIPELINE
-    assert {p.name for p in Recipe.parse(explain.PIPELINE)} == set(PASSES) - {"canonicalize", "groups"}
+    assert {p.name for p in Recipe.parse(explain.PIPELINE)} == set(PASSES) - {"canonicalize", "groups", "layout"}
 
 
 # ---------------------------------------------------------------------- files that would be overwritten
@@ -395,6 +395,7 @@ def test_progress_names_passes_and_the_parts_of_the_proof(
     passes = ["groups", "score", "plan", "eliminate", "fold", *proof]
     assert told == [
         *("load net.onnx", "read net.onnx", "verify source"), *passes, "emit", "verify onnx", "emit dense", "measure",
+        "measure copies",
         f"write {tmp_path / 'o.onnx'}",
     ]  # fmt: skip
 

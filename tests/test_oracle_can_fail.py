@@ -205,8 +205,8 @@ def test_a_norm_whose_statistics_see_the_dead(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_mask_that_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A check whose two sides cannot differ is refused."""
-    monkeypatch.setattr(verify, "mask", lambda analysis, alive: analysis.graph)
-    monkeypatch.setattr(verify, "eliminate", lambda analysis, alive: analysis.graph)
+    monkeypatch.setattr(verify, "mask", lambda analysis, *given: analysis.graph)
+    monkeypatch.setattr(verify, "eliminate", lambda analysis, *given: analysis.graph)
     state = fresh("plain").state()
     runner = Runner(ensured={"canonical"})
     runner.run(Recipe.parse("score,plan{ratio=0.5,align=1}"), state)

@@ -112,7 +112,7 @@ def test_an_error_beyond_rounding_is_an_error(pair: Path, monkeypatch: pytest.Mo
     rounding = iter([1e-3, 0.0, 1e-6, 0.0])  # the error and what rounding makes, each of outputs and border
     monkeypatch.setattr(differences, "relative_error", lambda expected, found: next(rounding))
     for module in (verification, proofs):
-        monkeypatch.setattr(module, "refuse_chance", lambda again, expected, tolerance: None)
+        monkeypatch.setattr(module, "refuse_chance", lambda again, tolerance, expected=None: None)
     with pytest.raises(VerificationError) as error:
         prunec.compile("dense.onnx", pipeline=HALF, measure=False)
     assert error.value.data["max_rel_err"] == 1e-3

@@ -550,6 +550,14 @@ def literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
     return value
 
 
+def _new_literal(graph: Graph, name: str, array: NDArray[Any]) -> Value:
+    """A constant that takes the place of none."""
+    taken = {v.name for v in graph.constants}
+    while name in taken:
+        name += "_"
+    return literal(graph, name, array)
+
+
 Put = Callable[[Graph, Node, Mapping[str, Any]], tuple[str, Arguments]]
 
 
@@ -786,6 +794,12 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
     """How this dialect spells an op that a pass inserts: kind and call."""
     if op == "take":
         return "Gather", new_call("Gather", list(inputs), axis=attrs["dim"])
+    if op == "slice":
+        ((d, start, stop, _),) = attrs["slices"]
+        if opset(graph) < 10:
+            return "Slice", new_call("Slice", list(inputs), starts=[start], ends=[stop], axes=[d])
+        bounds = [_new_literal(graph, f"{inputs[0].name}_at_{n}", np.asarray([n], np.int64)) for n in (start, stop, d)]
+        return "Slice", new_call("Slice", [*inputs, *bounds])
     if op == "pad":
         flat = [p[0] for p in attrs["pads"]] + [p[1] for p in attrs["pads"]]
         if opset(graph) < 11:

@@ -189,19 +189,26 @@ def zeros(site: Site) -> list[Axes]:
 
 
 def _indices(fitting: Fitting) -> dict[str, object]:
-    axis, indices = fitting.x[int(fitting.attrs["dim"])], np.asarray(fitting.attrs["indices"])
-    if fitting.count(axis) == len(axis):
+    d, indices = int(fitting.attrs["dim"]), np.asarray(fitting.attrs["indices"])
+    axis, result = fitting.x[d], fitting.site.results[0][d]
+    if fitting.count(axis) == len(axis) and fitting.count(result) == len(result):
         return {}
-    wanted = indices[fitting.alive[axis[indices]]]
+    wanted = indices[fitting.alive[result]]
     new = np.cumsum(fitting.alive[axis]) - 1
     return {"indices": tuple(int(i) for i in new[wanted])}
 
 
 @moves("take", refit=_indices)
 def take(site: Site) -> list[Axes]:
-    """Positions of one axis by a constant vector of ``indices``; also what a channel shuffle becomes."""
+    """Positions of one axis by a constant vector of ``indices``; also what a channel shuffle becomes.
+
+    A ``soft`` one is an edge that may be cut: its reader may do without positions that stay alive for others.
+    """
     d, indices = int(site.attrs["dim"]), np.asarray(site.attrs["indices"], np.int64)
-    return [[axis[indices] if k == d else axis for k, axis in enumerate(site.x)]]
+    taken = site.x[d][indices]
+    if site.attrs.get("soft"):
+        taken = site.atoms.read(taken)
+    return [[taken if k == d else axis for k, axis in enumerate(site.x)]]
 
 
 @moves("index")

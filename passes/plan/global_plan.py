@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...ir.errors import BudgetError, UsageError
 from ...ir.words import counted
 from ..base import Kind, Pass, State, register
-from ..groups import Group, Groups, Units
+from ..groups import Group, Groups, Units, step_of
 from ..meter import Meter
 from .patterns import chosen
 from .plan import Plan
@@ -153,7 +153,8 @@ class _Search:
         dropped = {r.group.name: self._numbers(r, counts[k]) for k, r in enumerate(self.ranked)}
         sizes = {g.name: len(g) for g in self.groups.groups}
         full = {name: dropped.get(name, ()) for name in sizes}
-        return Plan(full, sizes, dict(self.budgets), self._costs(counts, ("ratio", "macs", "params")))
+        reached = self._costs(counts, ("ratio", "macs", "params"))
+        return Plan(full, sizes, dict(self.budgets), reached, self.groups.mode)
 
     def why_nothing(self) -> str:
         if not self.groups.groups:
@@ -166,13 +167,16 @@ class _Search:
 
     def _protect(self) -> None:
         """The best position of every axis that could otherwise vanish is never dropped."""
+        soft = self.groups.analysis.solution.soft
+        life, by = (self.scores, None) if soft is None else soft.best_readers(self.scores)
         for width in self.groups.widths():
             count = np.bincount(width.position, minlength=width.size)
             if not count.all():
                 continue
             first = np.cumsum(count) - count
-            best = int(np.minimum.reduceat(self.scores[width.unit], first).argmax())
-            self.scores[width.unit[first[best] : first[best] + count[best]]] = np.inf
+            best = int(np.minimum.reduceat(life[width.unit], first).argmax())
+            kept = width.unit[first[best] : first[best] + count[best]]
+            self.scores[kept if soft is None or by is None else soft.keepers(kept, by)] = np.inf
 
     def _rank(self, group: Group, block: int) -> _Ranked:
         order = group.units[np.argsort(-self.scores[group.units], kind="stable")]
@@ -180,7 +184,7 @@ class _Search:
             math.ceil(self.options.floor * len(group) - _EPSILON), int(np.isinf(self.scores[group.units]).sum()), 1
         )
         most = max(math.floor(self.options.ceiling * len(group) + _EPSILON), least)
-        step = _step(group, block)
+        step = step_of(group, block)
         allowed = [k for k in range(least, most + 1) if k % step == 0 or k == len(group)]
         return _Ranked(group, order, self.scores[order], tuple(allowed or [most]))
 
@@ -293,14 +297,6 @@ class _Search:
 
     def _numbers(self, ranked: _Ranked, count: int) -> tuple[int, ...]:
         return tuple(np.flatnonzero(np.isin(ranked.group.units, ranked.order[count:])).tolist())
-
-
-def _step(group: Group, block: int) -> int:
-    """How many units go at a time: the block in positions, less for a group too small for two blocks."""
-    step = max(1, block // math.gcd(block, group.span))
-    while step > 1 and step * 2 > len(group):
-        step //= 2
-    return step
 
 
 def _spell(budgets: dict[str, float]) -> str:

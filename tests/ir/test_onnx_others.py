@@ -172,8 +172,8 @@ def test_detectors_are_verified_before_their_boxes_are_selected(threshold: float
 def test_a_mistake_before_the_boxes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = eliminate
 
-    def wrong(analysis: Any, alive: Any) -> Any:
-        graph = right(analysis, alive)
+    def wrong(*given: Any) -> Any:
+        graph = right(*given)
         value = next(v for v, c in graph.constants.items() if c.name == "vb")
         graph.constants[value].data = graph.constants[value].data * 2
         return graph

@@ -1,0 +1,216 @@
+"""UPSCALE's masks, exported by its own code and by prunec: latency in ONNX Runtime beside the dense model's.
+
+``python -m bench.upscale [MODEL ...]`` prints a row for each model.  Each runs in a process of its own.  The masks are
+LAMP over the input channels of all layers, each layer for itself; weights are random.
+
+naive and upscale are ml-upscale's exports; superset16 reads everything and makes multiples of 16 channels; prunec is
+``layout{copies=cheapest}``, forbid is ``layout{copies=forbid}``.  Times are medians of turns with the dense model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from prunec.passes.score.scoring import Scores, Scoring, criterion
+
+MODELS = {
+    "resnet18": 0.5,
+    "resnet50": 0.5,
+    "mobilenet_v2": 0.5,
+    "squeezenet1_1": 0.5,
+    "mnasnet1_0": 0.5,
+    "efficientnet_b0": 0.5,
+    "densenet121": 0.3,
+}
+"""The share of the input channels that is masked, by torchvision's name of the model."""
+
+LAYOUTS = {
+    "superset16": "layout{copies=forbid,align=16,restore=none}",
+    "forbid": "layout{copies=forbid}",
+    "prunec": "layout{copies=cheapest}",
+}
+_PIPELINE = (
+    "groups{{mode=unconstrained}},score{{method=masked_inputs,normalize=none}},plan{{ratio={ratio},align=1,floor=0}},"
+    "{layout},eliminate,fold"
+)
+"""Without verify: the weights that go are zero already, so that no mask moves the output.  The outputs are compared."""
+
+_LIMIT_S = 900.0
+
+
+@criterion("masked_inputs")
+def masked_inputs(scoring: Scoring) -> Scores:
+    """How many weights read each unit that are not zero: nothing for those that a mask took away."""
+    scores = scoring.zeros()
+    for parameter in scoring.parameters():
+        if len(parameter.shape) > 1 and parameter.shape[1] > 1:
+            others = (0, *range(2, len(parameter.shape)))
+            scoring.add(scores, parameter, 1, np.count_nonzero(parameter.data, axis=others))
+    return scores
+
+
+def one(name: str) -> dict[str, Any]:
+    """The row of a model: ``ratio`` to dense of each form, and what went wrong with the others."""
+    import torch
+    from torchvision import models
+
+    from prunec.runtime.profile import compare
+
+    torch.manual_seed(0)
+    model = models.get_model(name, weights=None).eval()
+    x = torch.randn(1, 3, 224, 224)
+    _mask(model, MODELS.get(name, 0.5))
+    dense = _exported(model, x)
+    forms: dict[str, Callable[[], onnx.ModelProto]] = {
+        "naive": lambda: _exported(_upscaled(model, x, baseline=True), x),
+        "upscale": lambda: _exported(_upscaled(model, x, baseline=False), x),
+        **{form: lambda layout=layout: _pruned(model, x, layout) for form, layout in LAYOUTS.items()},  # type: ignore[misc]
+    }
+    row: dict[str, Any] = {"model": name, "seconds": {}, "ratio": {}, "copies": {}, "error": {}}
+    for form, make in forms.items():
+        start = time.perf_counter()
+        try:
+            made = make()
+        except Exception as error:  # whatever a form cannot do is a result
+            row["ratio"][form] = None
+            row[form] = f"{type(error).__name__}: {error}"[:200]
+            continue
+        row["seconds"][form] = time.perf_counter() - start
+        row["ratio"][form] = compare(dense, made, budget_s=8.0, threads=2).ratio
+        row["copies"][form] = _copies(dense, made)
+        row["error"][form] = _error(dense, made, x.numpy())
+    return row
+
+
+def _mask(model: Any, amount: float) -> None:
+    """Zero this share of all layers' input channels, by LAMP; ml-upscale's own code for it needs CUDA."""
+    import torch
+    from torch import nn
+
+    kinds = (nn.Conv2d, nn.Linear)
+    layers = [m for m in model.modules() if isinstance(m, kinds) and m.weight.shape[1] > 3]
+    scores = [_lamp(m.weight.detach().transpose(0, 1).flatten(1).square().sum(1).numpy()) for m in layers]
+    limit = np.quantile(np.concatenate(scores), amount)
+    for layer, score in zip(layers, scores, strict=True):
+        score[score.argmax()] = np.inf
+        with torch.no_grad():
+            layer.weight[:, torch.from_numpy(score < limit)] = 0
+
+
+def _lamp(squares: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Each over the sum of those not smaller."""
+    order = np.argsort(squares)
+    found = np.empty(squares.size)
+    found[order] = squares[order] / np.cumsum(squares[order][::-1].astype(np.float64))[::-1]
+    return found
+
+
+def _upscaled(model: Any, x: Any, *, baseline: bool) -> Any:
+    import copy
+
+    from upscale import PruningManager
+
+    own = copy.deepcopy(model)
+    PruningManager(own).compute([x]).prune(baseline=baseline)
+    return own
+
+
+def _pruned(model: Any, x: Any, layout: str) -> onnx.ModelProto:
+    import prunec
+    from prunec.models import read
+    from prunec.passes.base import State
+    from prunec.passes.canonicalize import canonical
+    from prunec.passes.groups import groups_of
+    from prunec.passes.target import find_target
+
+    graph = canonical(read(model, (x,))[0])
+    groups = groups_of(graph, "unconstrained")
+    scores = masked_inputs(Scoring(groups, State(graph, graph, find_target("ort-cpu"))))[groups.prunable]
+    pipeline = _PIPELINE.format(ratio=float((scores == 0).mean()), layout=layout)
+    return prunec.compile(model, (x,), pipeline, verify=False, measure=False).onnx
+
+
+def _exported(model: Any, x: Any) -> onnx.ModelProto:
+    """By torch's older exporter, for what ml-upscale makes is no program that the newer one could trace."""
+    import torch
+
+    with TemporaryDirectory(prefix="prunec-") as folder:
+        path = Path(folder, "model.onnx")
+        torch.onnx.export(model.eval(), (x,), path, dynamo=False, opset_version=17, input_names=["x"])
+        return onnx.load(path)
+
+
+def _copies(dense: onnx.ModelProto, compact: onnx.ModelProto) -> int:
+    from prunec.runtime.copies import moved
+
+    return moved(dense, compact).beyond
+
+
+def _error(dense: onnx.ModelProto, compact: onnx.ModelProto, x: NDArray[np.float32]) -> float:
+    """The largest difference of the outputs, relative to the largest of the masked model's."""
+    from prunec.passes.difference import relative_error
+    from prunec.runtime.session import Session
+
+    sessions = [Session(model) for model in (dense, compact)]
+    found = [[np.asarray(y) for y in s.run({s.inputs[0].name: x}).values()] for s in sessions]
+    return relative_error(*found)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each model: ratios to dense, copies in brackets."""
+    forms = ["naive", "upscale", *LAYOUTS]
+    lines = [f"{'model':18}" + "".join(f"{form:>16}" for form in forms)]
+    for row in rows:
+        cells = [_cell(row, form) for form in forms]
+        lines.append(f"{row['model']:18}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], form: str) -> str:
+    ratio = row["ratio"].get(form)
+    return "fails" if ratio is None else f"{ratio:.3f} ({row['copies'][form]})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="torchvision's names (default: all of the paper's)")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        warnings.simplefilter("ignore")
+        print(json.dumps(one(options.one)))
+        return 0
+    rows = []
+    for name in options.models or MODELS:
+        rows.append(_row(name))
+        print(json.dumps(rows[-1]), file=sys.stderr)
+    print(table(rows))
+    return 0
+
+
+def _row(name: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.upscale", "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, IndexError, json.JSONDecodeError) as error:
+        return {"model": name, "ratio": {}, "error": str(error)[:200]}
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Layout: how each layer gets the channels that it needs out of those that are made for several layers.
+
+A layer that needs fewer channels than there are either picks them, which is a copy at run time, or reads them all with
+zero weights for the others.  Which is faster depends on the layer and on the target; what reads everything may as well
+have its weights back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.analysis import Analysis
+from ..ir.errors import UsageError
+from ..ir.graph import Node
+from ..ir.opset import OPS, Alive, Cost
+from ..ir.words import counted
+from .base import Kind, Pass, State, register
+from .cost import Counts
+from .groups import Groups, Units, step_of
+from .plan.plan import Plan
+from .soft_edges import SoftEdge, soft_edges
+from .target import Target
+
+_READ_AND_WRITE = 2 * 4
+_NODES = 3
+"""A pick costs three nodes: everything comes out of blocks of channels, some is picked, that goes into blocks again."""
+
+
+@register
+@dataclass(frozen=True)
+class Layout(Pass):
+    """Choose how layers read channels that others need as well (``groups{mode=unconstrained}``).
+
+    copies: forbid = every layer reads all channels that are made, so that nothing is copied; naive = each layer picks
+    what it needs; cheapest = whichever the target's cost model says is faster, layer by layer.
+    align: round the counts that are made to this many channels; auto = the target's block; 1 = not at all.
+    restore: which weights come back where a layer reads channels that it had dropped: all, those of channels that are
+    there for the alignment alone, or none.
+    """
+
+    copies: Literal["forbid", "cheapest", "naive"] = "cheapest"
+    align: int | Literal["auto"] = "auto"
+    restore: Literal["all", "alignment", "none"] = "alignment"
+
+    name: ClassVar[str] = "layout"
+    kind: ClassVar[Kind] = "planner"
+    requires: ClassVar[frozenset[str]] = frozenset({"groups", "scores", "plan"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"plan", "layout"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"compact"})
+
+    def __post_init__(self) -> None:
+        if self.align != "auto" and self.align < 1:
+            raise UsageError(f"layout{{align}} cannot be {self.align}", hint="1 or more, or auto")
+
+    def run(self, state: State) -> Plan:
+        groups: Groups = state.facts["groups"]
+        plan: Plan = state.facts["plan"]
+        edges = soft_edges(groups.analysis)
+        if not edges:
+            state.notes.append("layout: no layer shares channels that it could do without (groups{mode=unconstrained})")
+            return plan
+        dropped = _Dropped(groups, plan.units(groups))
+        apart = _apart(edges, groups.analysis)
+        whole = self._whole(apart, dropped.alive, groups, state.target)
+        if self.copies == "forbid":
+            dropped.restore_all([e for e in edges if e not in apart])
+        block = state.target.channel_block if self.align == "auto" else self.align
+        aligned = dropped.align(block, np.asarray(state.facts["scores"], np.float64), whole)
+        if self.restore != "none":
+            dropped.restore(whole, None if self.restore == "all" else aligned)
+        picking = [e for e in edges if e not in whole and e.is_partial(groups.analysis, dropped.alive)]
+        state.notes.append(f"layout: {counted(len(picking), 'layer')} of {len(edges)} that share channels pick theirs")
+        return plan.laid_out(groups, dropped.units, tuple(sorted(e.name for e in whole)))
+
+    def _whole(self, edges: list[SoftEdge], alive: Alive, groups: Groups, target: Target) -> list[SoftEdge]:
+        """The edges across which everything is read."""
+        if self.copies == "naive":
+            return []
+        return [e for e in edges if self.copies == "forbid" or _is_cheaper_whole(e, groups, alive, target)]
+
+
+def _apart(edges: list[SoftEdge], analysis: Analysis) -> list[SoftEdge]:
+    """The edges whose reader reads across no other one: one weight cannot have positions here that it lacks there."""
+    component = analysis.solution.component
+    readers = [np.unique(component[e.axes(analysis)[0]]) for e in edges]
+    count = np.bincount(np.concatenate(readers), minlength=int(component.max()) + 1)
+    return [e for e, found in zip(edges, readers, strict=True) if (count[found[found > 0]] == 1).all()]
+
+
+class _Dropped:
+    """The units that are dropped, while some come back."""
+
+    def __init__(self, groups: Groups, units: Units) -> None:
+        self.groups, self.units = groups, units
+        self.alive: Alive = groups.alive(units)
+
+    def take_back(self, units: Units) -> None:
+        """``units`` are alive again, as far as they were dropped."""
+        self.units = np.setdiff1d(self.units, units)
+        self.alive = self.groups.alive(self.units)
+
+    def align(self, block: int, scores: NDArray[np.float64], whole: list[SoftEdge]) -> Units:
+        """Bring the width of what is made or picked up to the next block; returns the units that live for that alone.
+
+        How much a reader needs does not matter where it reads the ``whole``.  A reader that gets more may want more
+        made, until nothing changes.
+        """
+        analysis = self.groups.analysis
+        assert analysis.solution.soft is not None
+        life, by = analysis.solution.soft.best_readers(scores)
+        free = {int(u) for e in whole for u in analysis.solution.needs(e.axes(analysis)[0])[1]}
+        picked = [g for g in self.groups.groups if free.isdisjoint(g.units.tolist())]
+        found, size = [np.zeros(0, np.int64)], -1
+        dead = self._dead()
+        while size != self.units.size:
+            size = self.units.size
+            for group in [*picked, *self.groups.derived]:
+                gone = group.units[dead[group.units]]
+                alive, step = len(group) - gone.size, step_of(group, block)
+                wanted = min(len(group), math.ceil(alive / step) * step)
+                best = gone[np.argsort(-life[gone], kind="stable")][: wanted - alive]
+                if best.size:
+                    found.append(best)
+                    self.units = np.setdiff1d(self.units, analysis.solution.soft.keepers(best, by))
+                    dead = self._dead()
+        self.alive = self.groups.alive(self.units)
+        return np.concatenate(found)
+
+    def _dead(self) -> NDArray[np.bool_]:
+        return self.groups.analysis.solution.dead(self.units) > 0
+
+    def restore_all(self, edges: list[SoftEdge]) -> None:
+        """Give layers all that is made for them, until nothing changes: what one of them gets others may share."""
+        size = -1
+        while size != self.units.size:
+            size = self.units.size
+            self.restore(edges, None)
+
+    def restore(self, whole: list[SoftEdge], among: Units | None) -> None:
+        """Give the layers that read everything their weights back, at positions that need a unit ``among`` these."""
+        analysis = self.groups.analysis
+        back: list[Units] = [np.zeros(0, np.int64)]
+        for edge in whole:
+            reader, source = edge.axes(analysis)
+            wanted = self.alive[source] & ~self.alive[reader]
+            if among is not None:
+                position, unit = analysis.solution.needs(source)
+                wanted &= np.isin(np.arange(len(source)), position[np.isin(unit, among)])
+            back.append(analysis.solution.needs(reader[wanted])[1])
+        self.take_back(np.concatenate(back))
+
+
+def _is_cheaper_whole(edge: SoftEdge, groups: Groups, alive: Alive, target: Target) -> bool:
+    """Whether reading everything costs the target less time than picking, and then reading less."""
+    analysis = groups.analysis
+    reader, source = edge.axes(analysis)
+    if not edge.is_partial(analysis, alive):
+        return True
+    x = edge.node.inputs[0]
+    assert x is not None
+    moved = sum(_elements(analysis.axes[v] or [], alive) for v in (x, edge.node.output, edge.node.output))
+    copy = _READ_AND_WRITE * moved * target.ns_per_byte + _NODES * target.ns_per_node
+    macs = _macs(edge.reader, groups, alive)
+    more = macs * (float(alive[source].sum()) / max(1.0, float(alive[reader].sum())) - 1)
+    return bool(more * target.ns_per_mac <= copy)
+
+
+def _elements(axes: list[Any], alive: Alive) -> float:
+    return float(math.prod(int(np.count_nonzero(alive[axis])) for axis in axes))
+
+
+def _macs(node: Node, groups: Groups, alive: Alive) -> float:
+    op, site = OPS[node.op], groups.analysis.sites[node.name]
+    return op.macs(Cost(site, Counts(alive))) if op.macs else 0.0
