@@ -16,7 +16,6 @@ from .compiler import Compiler
 from .draw.drawing import check_suffix, draw
 from .files import write_whole
 from .findings import findings
-from .ir.analysis import analyse
 from .ir.errors import UsageError
 from .latency import within_latency
 from .models import check_finite, emit_onnx, opened, read
@@ -24,7 +23,7 @@ from .notes import remarks
 from .pairs import bench_pair, verify_pair
 from .passes.base import Progress
 from .passes.canonicalize import canonical
-from .passes.groups import find_groups
+from .passes.groups import groups_of
 from .passes.score.scoring import criterion
 from .passes.target import find_target
 from .recipe import Recipe
@@ -180,7 +179,7 @@ def analyze(
     start = time.perf_counter()
     read_graph, _ = read(model, example_inputs)
     read_s = time.perf_counter() - start
-    groups = find_groups(analyse(canonical(read_graph)))
+    groups = groups_of(canonical(read_graph))
     found = findings(groups, find_target(_TARGET), score, seed)
     if graph is not None:
         write_whole(graph, draw(groups, found, source_name or type(model).__name__, graph))

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .artifact import Result
-from .ir.analysis import analyse
 from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
 from .models import emitted_onnx, feeds
 from .passes import verify as verification
 from .passes.base import Progress, State
-from .passes.groups import Groups, find_groups
+from .passes.groups import Groups, groups_of
 from .passes.rewrite import kept_indices, named
 from .passes.runner import Runner
 from .passes.target import Target
@@ -62,7 +61,7 @@ class Compiler:
         """The result of ``recipe``, verified, measured and reported as far as that was asked for."""
         state, runner = self._run(recipe, verify=self.verify)
         state.notes[:0] = self.notes
-        groups: Groups = state.facts["groups"] if "groups" in state.facts else find_groups(analyse(self.dense))
+        groups: Groups = state.facts["groups"] if "groups" in state.facts else groups_of(self.dense)
         alive = state.facts.get("alive", groups.all_alive())
         held = state.facts.get("held", alive)
         kept = named(groups.analysis.graph, kept_indices(groups.analysis, held))

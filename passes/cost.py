@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -61,7 +61,7 @@ class CostModel:
     @cached_property
     def _params_terms(self) -> list[Term]:
         parameters = (v for v, c in self._read.items() if c.role == "parameter")
-        return [partial(_elements, tuple(self.analysis.axes[v] or ())) for v in parameters]
+        return [partial(elements, tuple(self.analysis.axes[v] or ())) for v in parameters]
 
     def uncounted(self) -> list[Uncounted]:
         """Ops that :meth:`macs` leaves out because they are not understood: kinds, most parameters first."""
@@ -105,7 +105,8 @@ def _macs(site: Analysed, macs: Macs, count: Count) -> float:
     return macs(Cost(site, count))
 
 
-def _elements(axes: tuple[Axis, ...], count: Count) -> float:
+def elements(axes: Iterable[Axis], count: Count) -> float:
+    """How many elements of a tensor with these axes are alive."""
     return float(math.prod(count(axis) for axis in axes))
 
 

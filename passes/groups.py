@@ -143,7 +143,7 @@ def _uncounted(groups: Groups) -> list[str]:
 
 def groups_of(graph: Graph, mode: Mode = "constrained") -> Groups:
     """The groups of a canonical graph; see :class:`FindGroups` for the modes."""
-    return find_groups(analyse(softened(graph) if mode == "unconstrained" else graph), mode)
+    return find_groups(softened(graph) if mode == "unconstrained" else analyse(graph), mode)
 
 
 def find_groups(analysis: Analysis, mode: Mode = "constrained") -> Groups:

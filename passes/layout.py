@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ..ir.graph import Node
 from ..ir.opset import OPS, Alive, Cost
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
-from .cost import Counts
+from .cost import Count, Counts, elements
 from .groups import Groups, Units, step_of
 from .plan.plan import Plan
 from .soft_edges import SoftEdge, soft_edges
@@ -163,17 +163,14 @@ def _is_cheaper_whole(edge: SoftEdge, groups: Groups, alive: Alive, target: Targ
         return True
     x = edge.node.inputs[0]
     assert x is not None
-    moved = sum(_elements(analysis.axes[v] or [], alive) for v in (x, edge.node.output, edge.node.output))
+    count = Counts(alive)
+    moved = sum(elements(analysis.axes[v] or [], count) for v in (x, edge.node.output, edge.node.output))
     copy = _READ_AND_WRITE * moved * target.ns_per_byte + _NODES * target.ns_per_node
-    macs = _macs(edge.reader, groups, alive)
+    macs = _macs(edge.reader, groups, count)
     more = macs * (float(alive[source].sum()) / max(1.0, float(alive[reader].sum())) - 1)
     return bool(more * target.ns_per_mac <= copy)
 
 
-def _elements(axes: list[Any], alive: Alive) -> float:
-    return float(math.prod(int(np.count_nonzero(alive[axis])) for axis in axes))
-
-
-def _macs(node: Node, groups: Groups, alive: Alive) -> float:
+def _macs(node: Node, groups: Groups, count: Count) -> float:
     op, site = OPS[node.op], groups.analysis.sites[node.name]
-    return op.macs(Cost(site, Counts(alive))) if op.macs else 0.0
+    return op.macs(Cost(site, count)) if op.macs else 0.0

@@ -59,16 +59,16 @@ def soft_edges(analysis: Analysis) -> list[SoftEdge]:
     return [SoftEdge(n, by_name[n.attrs["reader"]]) for n in soft]
 
 
-def softened(graph: Graph) -> Graph:
-    """A copy of ``graph`` with a soft edge before each layer that shares channels with another one.
+def softened(graph: Graph) -> Analysis:
+    """The analysis of a copy of ``graph`` with a soft edge before each layer that shares channels with another one.
 
     Layers that would keep each other alive in a ring (weights tied across a loop of channels) share what they keep.
     """
     analysis = analyse(graph)
     edges = _shared(analysis, list(_edges(analysis)))
     while True:
-        soft = _with_edges(graph, edges)
-        rings = _in_rings(analyse(soft))
+        soft = analyse(_with_edges(graph, edges))
+        rings = _in_rings(soft)
         if not rings:
             return soft
         edges = [e for e in edges if (e.reader.name, e.dim) not in rings]

@@ -75,11 +75,15 @@ def test_what_the_reader_of_torch_got_wrong_is_found(monkeypatch: pytest.MonkeyP
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-class Random(nn.Module):
+class Pair(nn.Module):
+    """Two layers."""
+
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b = nn.Linear(12, 8), nn.Linear(8, 4)
 
+
+class Random(Pair):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = torch.relu(self.a(x))
         y: torch.Tensor = self.b(h + torch.rand_like(h))
@@ -91,12 +95,8 @@ def test_what_gives_other_outputs_each_time_cannot_be_compared() -> None:
         prunec.compile(Random(), torch.randn(2, 12), ratio=0.5, measure=False)
 
 
-class Once(nn.Module):
+class Once(Pair):
     """It cannot run outside of the export."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(12, 8), nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_exporting():
@@ -121,12 +121,8 @@ def test_an_opset_that_onnx_runtime_does_not_know_is_compared_as_it_was_converte
     assert prunec.compile(old, ratio=0.5, measure=False).report["verify"]["ok"]
 
 
-class Sized(nn.Module):
+class Sized(Pair):
     """A size beside the tensor, and the tensor twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(12, 8), nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
         y = self.b(torch.relu(self.a(x)))

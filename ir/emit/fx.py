@@ -297,11 +297,7 @@ def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[A
     if double:
         module = _doubled(module)
         inputs = [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
-    args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
-    with torch.no_grad():
-        result = module(*args, **kwargs)
-    leaves = zip(graph.source["outputs"], pytree.tree_leaves(result), strict=True)
-    return [_array(x) for value, x in leaves if isinstance(value, Value)]
+    return _called(module, graph, inputs)
 
 
 def run_source(model: Any, graph: Graph, inputs: list[Any]) -> list[NDArray[Any]]:
@@ -310,19 +306,24 @@ def run_source(model: Any, graph: Graph, inputs: list[Any]) -> list[NDArray[Any]
     A module runs in evaluation mode, and what it remembers of the run is taken back.
     """
     module = model if isinstance(model, torch.nn.Module) else model.module()
-    args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
     modes = {part: part.training for part in module.modules()}
     held = [(b, b.clone()) for b in module.buffers()]
     try:
         for part in modes:
             part.training = False
-        with torch.no_grad():
-            result = module(*args, **kwargs)
+        return _called(module, graph, inputs)
     finally:
         for part, training in modes.items():
             part.training = training
         for buffer, before in held:
             buffer.data.copy_(before)
+
+
+def _called(module: torch.nn.Module, graph: Graph, inputs: list[Any]) -> list[NDArray[Any]]:
+    """What ``module`` returns, called as ``graph`` says, in the order of its outputs."""
+    args, kwargs = pytree.tree_unflatten(inputs, graph.source["in_spec"])
+    with torch.no_grad():
+        result = module(*args, **kwargs)
     leaves = zip(graph.source["outputs"], pytree.tree_leaves(result), strict=True)
     return [_array(x) for value, x in leaves if isinstance(value, Value)]
 
