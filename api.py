@@ -7,7 +7,7 @@ proves that it equals the masked original and measures it (``compiler.py``); ``n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .passes.canonicalize import canonical
 from .passes.groups import groups_of
 from .passes.score.scoring import criterion
 from .passes.target import find_target
+from .profiles import profiled
 from .recipe import Recipe
 from .strict import refuse_opaque
 from .version import versions
@@ -55,6 +56,7 @@ def compile(
     progress: Progress | None = None,
     source_name: str | None = None,
     loss: Callable[[Any], Any] | None = None,
+    samples: Iterable[Any] | None = None,
     measure: bool = True,
 ) -> Result:
     """Prune ``model`` and prove that what comes out equals the masked original.
@@ -86,6 +88,8 @@ def compile(
         Called with each stage and a detail; ``source_name`` is what it calls the model.
     loss
         For gradient criteria: a function from the model's outputs to a scalar tensor.
+    samples
+        For criteria that look at activations (``hrank``): batches of real inputs, each in the form of example_inputs.
     measure
         Measure the latency of dense and compact in ONNX Runtime; always done for a budget of latency.
 
@@ -102,7 +106,7 @@ def compile(
     """
     started = time.perf_counter()
     tell = progress or (lambda stage, detail: None)
-    chosen = find_target(target)
+    chosen = profiled(find_target(target))
     _check_opset(opset)
     recipe = _recipe(pipeline, ratio, macs, params, latency)
     tell("read", source_name or type(model).__name__)
@@ -110,7 +114,9 @@ def compile(
     graph, digest = read(model, example_inputs)
     check_finite(graph)
     measures = measure or latency is not None
-    compiler = Compiler(canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, measures)
+    compiler = Compiler(
+        canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, samples, measures
+    )
     if strict:
         refuse_opaque(compiler.dense)
     read_s = time.perf_counter() - started
@@ -191,9 +197,12 @@ def verify(dense: Any, compact: Any) -> dict[str, Any]:
     return verify_pair(dense, compact)
 
 
-def bench(dense: Any, compact: Any) -> dict[str, Any]:
-    """Two ONNX files against each other: parameters, MACs, bytes, latency in turns."""
-    return bench_pair(dense, compact)
+def bench(dense: Any, compact: Any, *, copies: bool = False) -> dict[str, Any]:
+    """Two ONNX files against each other: parameters, MACs, bytes, latency in turns, and what they move.
+
+    ``copies`` lists each node that only moves data in ONNX Runtime's optimised graph: op, bytes, share of the time.
+    """
+    return bench_pair(dense, compact, each=copies)
 
 
 __all__ = ["Result", "analyze", "bench", "compile", "criterion", "emit_onnx", "load", "read", "verify"]

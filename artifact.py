@@ -47,7 +47,8 @@ class Result:
     Attributes
     ----------
     kept
-        For each parameter by its source name, one entry an axis: int64 indices that survived, or None for all.
+        For each parameter by its source name, one entry an axis: int64 indices that survived, or None for all;
+        in the order in which they stand now (``reorder``), so that each is the source's at these indices.
     plan
         Which units went; None when the pipeline had no planner.
     report

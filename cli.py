@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"prunec {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_analyze, _add_verify, _add_bench, _add_passes, _add_explain):
+    for add in (_add_compile, _add_analyze, _add_verify, _add_bench, _add_profile, _add_passes, _add_explain):
         add(commands)
     return top
 
@@ -170,9 +170,18 @@ def _add_verify(commands: Commands) -> None:
 
 
 def _add_bench(commands: Commands) -> None:
-    _add_pair(
-        _command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
-    )
+    c = _command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
+    _add_pair(c)
+    c.add_argument("--copies", action="store_true", help="list each node that only moves data at run time")
+
+
+def _add_profile(commands: Commands) -> None:
+    c = _command(
+        commands, "profile", run_profile,
+        "measure what a target's cost model goes by on this machine, and keep it for later compiles",
+    )  # fmt: skip
+    c.add_argument("--target", default="ort-cpu", metavar="T", help="runtime and processor (default ort-cpu)")
+    c.add_argument("--json", action="store_true", help="print the constants as JSON")
 
 
 def _add_passes(commands: Commands) -> None:
@@ -263,9 +272,33 @@ def run_bench(args: argparse.Namespace) -> int:
         from . import api
 
         stages("measure", f"{args.dense} against {args.compact}")
-        found: dict[str, Any] = api.bench(args.dense, args.compact)
+        found: dict[str, Any] = api.bench(args.dense, args.compact, copies=args.copies)
     _write_report(args, found)
     _show(args, found, f"{args.dense} -> {args.compact}")
+    if args.copies and not args.json:
+        from .console import show_moves
+
+        show_moves(found["moves"])
+    return 0
+
+
+def run_profile(args: argparse.Namespace) -> int:
+    """``prunec profile``"""
+    from .passes.target import find_target
+
+    target = find_target(args.target)
+    with Stages(args.quiet) as stages, _work(args):
+        from .profiles import profile
+
+        stages("profile", target.name)
+        found = profile(target)
+    if args.json:
+        print(_json(found), end="")
+        return 0
+    from .console import show_table
+
+    rows = [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in found.items()]
+    show_table(f"target {target.name}", ("constant", "measured"), rows)
     return 0
 
 

@@ -7,7 +7,7 @@ Reading models is no concern of this file (``models.py``), and a budget of laten
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ class Compiler:
     print_after: tuple[str, ...]
     tell: Progress
     loss: Callable[[Any], Any] | None
+    samples: Iterable[Any] | None
     measure: bool
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -65,6 +66,8 @@ class Compiler:
         alive = state.facts.get("alive", groups.all_alive())
         held = state.facts.get("held", alive)
         kept = named(groups.analysis.graph, kept_indices(groups.analysis, held))
+        if (order := state.facts.get("order")) is not None:
+            kept = order.of(kept)
         result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
         verified: dict[str, Any] | None = state.facts.get("verified")
         has_onnx = verified is None or self._has_onnx(result, state)
@@ -93,7 +96,8 @@ class Compiler:
             )
 
     def _run(self, recipe: Recipe, *, verify: bool) -> tuple[State, Runner]:
-        state = State(self.dense, self.dense, self.target, self.seed, context={"loss": self.loss}, tell=self.tell)
+        context = {"loss": self.loss, "samples": self.samples}
+        state = State(self.dense, self.dense, self.target, self.seed, context=context, tell=self.tell)
         known = {"canonical"}
         if self._groups is not None:
             state.facts["groups"] = self._groups

@@ -217,6 +217,15 @@ def _moves_text(name: str, found: Mapping[str, Any]) -> str:
     return f"{name}: {nodes} ({quantity('size_bytes', found['bytes'])}, {found['share']:.1%} of the time)"
 
 
+def show_moves(moved: Mapping[str, Any]) -> None:
+    """Each node that only moves data, of both models."""
+    for name in ("dense", "compact"):
+        rows = [
+            (m["op"], m["name"], quantity("size_bytes", m["bytes"]), f"{m['share']:.2%}") for m in moved[name]["each"]
+        ]
+        show_table(f"what {name} moves", ("op", "node", "bytes", "of the time"), rows)
+
+
 def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:
     if tied := verify.get("norm_tied"):
         yield (

@@ -120,8 +120,11 @@ def _faint(graph: Graph, samples: list[list[Any]]) -> Iterator[str]:
         )
 
 
-def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
-    """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files, and what they move at run time."""
+def bench_pair(dense: str | Path, compact: str | Path, *, each: bool = False) -> dict[str, Any]:
+    """Parameters, MACs, bytes and latency (measured in turns) of two ONNX files, and what they move at run time.
+
+    With ``each`` the nodes that move data are listed one by one.
+    """
     from .ir.emit.onnx_external import Emitted
     from .ir.frontends.onnx_file import read_model
     from .runtime.copies import moved
@@ -142,8 +145,8 @@ def bench_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
         "macs": pair(costs[0][1], costs[1][1]),
         "size_bytes": file_bytes(sizes, costs[0][2], costs[1][2]),
         "latency_ms": compare(models[0], models[1]).as_dict(),
-        "copies": copies(sizes),
-        "moves": both.as_dict(),
+        "copies": copies(sizes, both),
+        "moves": both.as_dict(each=each),
     }
 
 

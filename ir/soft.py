@@ -69,18 +69,21 @@ class Soft:
     def best_readers(self, scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], Index]:
         """The life of each unit, and the edge that it comes by: for derived units that of the best reader.
 
-        A reader is worth the least of its chosen units' ``scores``, inf where it always lives; chosen units live by
-        their own scores, and by no edge (-1).
+        A reader is worth the least life of its units, inf where it always lives; chosen units live by their own
+        scores, and by no edge (-1).  Worth spreads from the last readers to the first until nothing changes.
         """
-        own = np.where(self.derived, np.inf, scores)
-        worth = np.full(self.reader.size, np.inf)
-        edge, unit = Rows.of(self.members).pairs(self.reader)
-        np.minimum.at(worth, edge, own[unit])
-        edge, unit = Rows.of(self.members).pairs(self.source)
-        order = np.argsort(worth[edge], kind="stable")
+        needs, reads = (Rows.of(self.members).pairs(rows) for rows in (self.reader, self.source))
         life, by = np.where(self.derived, -np.inf, scores), np.full(scores.size, -1, np.int64)
-        life[unit[order]], by[unit[order]] = worth[edge[order]], edge[order]  # the last one, which is the best, stays
-        return life, by
+        while True:
+            worth = np.full(self.reader.size, np.inf)
+            np.minimum.at(worth, needs[0], life[needs[1]])
+            order = np.argsort(worth[reads[0]], kind="stable")
+            edge, unit = reads[0][order], reads[1][order]
+            now = life.copy()
+            now[unit], by[unit] = worth[edge], edge  # the last one, which is the best, stays
+            if (now == life).all():
+                return life, by
+            life = now
 
     def keepers(self, units: Index, by: Index) -> Index:
         """The chosen units that keep ``units`` alive; ``by`` are the edges of :meth:`best_readers`."""

@@ -42,8 +42,8 @@ class State:
     ``dense`` is the canonical source and stays as it is; ``graph`` is what rewrites replace.  ``facts`` holds the
     results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``inference`` is
     the graph after rewrites that are only right for inference, None while there were none.  ``context`` is what the
-    caller hands in: ``loss``, for gradient criteria.  ``notes`` are lines for the report.  ``tell`` gets the name of a
-    pass that takes long, and which part of its work starts.
+    caller hands in: ``loss``, for gradient criteria, and ``samples``, for criteria of activations.  ``notes`` are lines
+    for the report.  ``tell`` gets the name of a pass that takes long, and which part of its work starts.
     """
 
     dense: Graph

@@ -84,14 +84,17 @@ class Groups:
         return [] if soft is None else _grouped(self.analysis, carried & soft.derived)
 
     def held(self, alive: Alive, whole: Collection[str]) -> Alive:
-        """For each atom whether its position stays: those alive, and all that is read across the edges ``whole``."""
+        """For each atom whether its position stays: those alive, and all that is read across the edges ``whole``.
+
+        What one edge holds, a later one may read.
+        """
         component = self.analysis.solution.component
         living = np.zeros(int(component.max()) + 1, bool)
         living[component] = alive
         for edge in soft_edges(self.analysis) if whole else ():
             if edge.name in whole:
                 reader, source = edge.axes(self.analysis)
-                living[component[reader]] = alive[source]
+                living[component[reader]] = living[component[source]]
         living[0] = True
         stays: Alive = living[component]
         return stays

@@ -7,7 +7,6 @@ have its weights back.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,19 +15,14 @@ from numpy.typing import NDArray
 
 from ..ir.analysis import Analysis
 from ..ir.errors import UsageError
-from ..ir.graph import Node
-from ..ir.opset import OPS, Alive, Cost
+from ..ir.opset import Alive
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
-from .cost import Count, Counts, elements
+from .fastest import fastest
 from .groups import Groups, Units, step_of
 from .plan.plan import Plan
 from .soft_edges import SoftEdge, soft_edges
 from .target import Target
-
-_READ_AND_WRITE = 2 * 4
-_NODES = 3
-"""A pick costs three nodes: everything comes out of blocks of channels, some is picked, that goes into blocks again."""
 
 
 @register
@@ -66,22 +60,31 @@ class Layout(Pass):
             return plan
         dropped = _Dropped(groups, plan.units(groups))
         apart = _apart(edges, groups.analysis)
-        whole = self._whole(apart, dropped.alive, groups, state.target)
+        whole = self._whole(apart, dropped.alive, groups, state)
         if self.copies == "forbid":
             dropped.restore_all([e for e in edges if e not in apart])
         block = state.target.channel_block if self.align == "auto" else self.align
-        aligned = dropped.align(block, np.asarray(state.facts["scores"], np.float64), whole)
+        scores = np.asarray(state.facts["scores"], np.float64)
+        aligned = dropped.align(_sizes(groups, block, everywhere=self.copies == "forbid"), scores, whole)
         if self.restore != "none":
             dropped.restore(whole, None if self.restore == "all" else aligned)
-        picking = [e for e in edges if e not in whole and e.is_partial(groups.analysis, dropped.alive)]
+        stays = groups.held(dropped.alive, {e.name for e in whole})
+        picking = [e for e in edges if e.is_partial(groups.analysis, stays)]
         state.notes.append(f"layout: {counted(len(picking), 'layer')} of {len(edges)} that share channels pick theirs")
         return plan.laid_out(groups, dropped.units, tuple(sorted(e.name for e in whole)))
 
-    def _whole(self, edges: list[SoftEdge], alive: Alive, groups: Groups, target: Target) -> list[SoftEdge]:
+    def _whole(self, edges: list[SoftEdge], alive: Alive, groups: Groups, state: State) -> list[SoftEdge]:
         """The edges across which everything is read."""
-        if self.copies == "naive":
-            return []
-        return [e for e in edges if self.copies == "forbid" or _is_cheaper_whole(e, groups, alive, target)]
+        if self.copies == "cheapest":
+            state.notes.append(_basis(state.target))
+            return fastest(edges, alive, groups, state.target)
+        return edges if self.copies == "forbid" else []
+
+
+def _basis(target: Target) -> str:
+    if target.measured_on:
+        return f"layout: the cost model goes by what was measured on {target.measured_on}"
+    return f"layout: the cost model goes by rough constants; `prunec profile --target {target.name}` measures them here"
 
 
 def _apart(edges: list[SoftEdge], analysis: Analysis) -> list[SoftEdge]:
@@ -90,6 +93,32 @@ def _apart(edges: list[SoftEdge], analysis: Analysis) -> list[SoftEdge]:
     readers = [np.unique(component[e.axes(analysis)[0]]) for e in edges]
     count = np.bincount(np.concatenate(readers), minlength=int(component.max()) + 1)
     return [e for e, found in zip(edges, readers, strict=True) if (count[found[found > 0]] == 1).all()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Size:
+    """``units`` of which multiples of ``step`` are wanted alive, or all; each counts ``span`` times."""
+
+    units: Units
+    span: NDArray[np.int64]
+    step: int
+
+    def wanted(self, dead: NDArray[np.bool_], life: NDArray[np.float64]) -> Units:
+        """The best of those dead that bring the count up to the next multiple."""
+        gone = dead[self.units]
+        missing = -int(self.span[~gone].sum()) % self.step
+        at = np.flatnonzero(gone)
+        best = at[np.argsort(-life[self.units[at]], kind="stable")]
+        return self.units[best[: int(np.searchsorted(np.cumsum(self.span[best]), missing)) + 1] if missing else []]
+
+
+def _sizes(groups: Groups, block: int, *, everywhere: bool) -> list[_Size]:
+    """The groups; ``everywhere``: each axis as well, in whole blocks even where it is small."""
+    each = [_Size(g.units, np.ones(len(g), np.int64), step_of(g, block)) for g in (*groups.groups, *groups.derived)]
+    if not everywhere:
+        return each
+    plain = (w for w in groups.widths() if w.unit.size == w.size)
+    return each + [_Size(*np.unique(w.unit, return_counts=True), block) for w in plain]
 
 
 class _Dropped:
@@ -104,8 +133,8 @@ class _Dropped:
         self.units = np.setdiff1d(self.units, units)
         self.alive = self.groups.alive(self.units)
 
-    def align(self, block: int, scores: NDArray[np.float64], whole: list[SoftEdge]) -> Units:
-        """Bring the width of what is made or picked up to the next block; returns the units that live for that alone.
+    def align(self, sizes: list[_Size], scores: NDArray[np.float64], whole: list[SoftEdge]) -> Units:
+        """Bring the width of what is made or picked up to the next step; returns the units that live for that alone.
 
         How much a reader needs does not matter where it reads the ``whole``.  A reader that gets more may want more
         made, until nothing changes.
@@ -114,16 +143,13 @@ class _Dropped:
         assert analysis.solution.soft is not None
         life, by = analysis.solution.soft.best_readers(scores)
         free = {int(u) for e in whole for u in analysis.solution.needs(e.axes(analysis)[0])[1]}
-        picked = [g for g in self.groups.groups if free.isdisjoint(g.units.tolist())]
-        found, size = [np.zeros(0, np.int64)], -1
+        counted = [size for size in sizes if free.isdisjoint(size.units.tolist())]
+        found, left = [np.zeros(0, np.int64)], -1
         dead = self._dead()
-        while size != self.units.size:
-            size = self.units.size
-            for group in [*picked, *self.groups.derived]:
-                gone = group.units[dead[group.units]]
-                alive, step = len(group) - gone.size, step_of(group, block)
-                wanted = min(len(group), math.ceil(alive / step) * step)
-                best = gone[np.argsort(-life[gone], kind="stable")][: wanted - alive]
+        while left != self.units.size:
+            left = self.units.size
+            for size in counted:
+                best = size.wanted(dead, life)
                 if best.size:
                     found.append(best)
                     self.units = np.setdiff1d(self.units, analysis.solution.soft.keepers(best, by))
@@ -145,32 +171,12 @@ class _Dropped:
         """Give the layers that read everything their weights back, at positions that need a unit ``among`` these."""
         analysis = self.groups.analysis
         back: list[Units] = [np.zeros(0, np.int64)]
+        stays = self.groups.held(self.alive, {e.name for e in whole})
         for edge in whole:
             reader, source = edge.axes(analysis)
-            wanted = self.alive[source] & ~self.alive[reader]
+            wanted = stays[source] & ~self.alive[reader]
             if among is not None:
                 position, unit = analysis.solution.needs(source)
                 wanted &= np.isin(np.arange(len(source)), position[np.isin(unit, among)])
             back.append(analysis.solution.needs(reader[wanted])[1])
         self.take_back(np.concatenate(back))
-
-
-def _is_cheaper_whole(edge: SoftEdge, groups: Groups, alive: Alive, target: Target) -> bool:
-    """Whether reading everything costs the target less time than picking, and then reading less."""
-    analysis = groups.analysis
-    reader, source = edge.axes(analysis)
-    if not edge.is_partial(analysis, alive):
-        return True
-    x = edge.node.inputs[0]
-    assert x is not None
-    count = Counts(alive)
-    moved = sum(elements(analysis.axes[v] or [], count) for v in (x, edge.node.output, edge.node.output))
-    copy = _READ_AND_WRITE * moved * target.ns_per_byte + _NODES * target.ns_per_node
-    macs = _macs(edge.reader, groups, count)
-    more = macs * (float(alive[source].sum()) / max(1.0, float(alive[reader].sum())) - 1)
-    return bool(more * target.ns_per_mac <= copy)
-
-
-def _macs(node: Node, groups: Groups, count: Count) -> float:
-    op, site = OPS[node.op], groups.analysis.sites[node.name]
-    return op.macs(Cost(site, count)) if op.macs else 0.0

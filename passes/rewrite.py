@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..ir import arrays, dialects
 from ..ir.analysis import Analysis
 from ..ir.axes import Axes
 from ..ir.codes import beside, codes
-from ..ir.graph import Constant, Graph, Node, Value, map_values, substitute
+from ..ir.graph import Constant, Graph, Node, Value, map_values, reads, substitute
 from ..ir.opset import OPS, Alive, Analysed
 
 Indices = tuple[NDArray[np.int64] | None, ...]
@@ -45,26 +45,45 @@ def eliminate(analysis: Analysis, alive: Alive, held: Alive | None = None) -> Gr
 
 
 def _without_idle_edges(graph: Graph) -> Graph:
-    """Soft edges made hard: where nothing is left out they are gone, where neighbours are read they are slices."""
+    """Soft edges made hard."""
+    edges = {n.name for n in graph.nodes if n.attrs.pop("soft", False)}
+    for node in graph.nodes:
+        if node.name in edges:
+            del node.attrs["reader"]
+    return without_idle_takes(graph, edges)
+
+
+def without_idle_takes(graph: Graph, names: Collection[str]) -> Graph:
+    """``graph`` (in place): of the takes called ``names`` those that leave out nothing are gone, those of neighbours
+    are slices."""
     idle: dict[Value, Value] = {}
+    read = [v for n in graph.nodes if n.name in names for v in reads(n)]
     for k, node in enumerate(graph.nodes):
-        if not node.attrs.pop("soft", False):
+        if node.name not in names:
             continue
-        del node.attrs["reader"]
-        x, index = node.inputs
-        assert x is not None and index is not None
+        x = node.inputs[0]
+        assert x is not None
         d, indices = node.attrs["dim"], node.attrs["indices"]
         start, stop = indices[0], indices[-1] + 1
         if indices != tuple(range(start, stop)):
             continue
-        del graph.constants[index]
-        if stop - start == (x.shape or ())[d]:
+        if stop - start == (x.shape or ())[d] and node.output not in graph.outputs:
             idle[node.output] = idle.get(x, x)
         else:
-            graph.nodes[k] = make(graph, "slice", (x,), {"slices": ((d, start, stop, 1),)}, node.output)
+            cut = make(graph, "slice", (x,), {"slices": ((d, start, stop, 1),)}, node.output)
+            graph.nodes[k] = replace(cut, name=node.name)
     graph.nodes = [n for n in graph.nodes if n.outputs[0] not in idle]
     for node in graph.nodes:
         substitute(node, idle)
+    return without_idle_literals(graph, read)
+
+
+def without_idle_literals(graph: Graph, values: Iterable[Value]) -> Graph:
+    """``graph`` (in place) without those literals among ``values`` that no node reads."""
+    used = {v for node in graph.nodes for v in reads(node)} | set(graph.outputs)
+    for value in set(values) & graph.constants.keys() - used:
+        if graph.constants[value].role == "literal":
+            del graph.constants[value]
     return graph
 
 

@@ -3,6 +3,9 @@
 A layer that sums over its input channels reads through a ``take`` of all of them, marked ``soft``.  It stands where the
 layer's own path begins: what lies between (a batch norm, an activation) belongs to the reader.  A channel that one
 layer alone reads needs no such edge: the layer and what makes the channel decide together.
+
+A *join* reads so as well: where a value that others read too is added to or multiplied with another one, the result may
+do without some of its channels.  Thus a channel that only early layers read leaves a residual stream after them.
 """
 
 from __future__ import annotations
@@ -28,10 +31,14 @@ class _Edge:
     value: Value
     dim: int
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.reader.name, self.dim
+
 
 @dataclass(frozen=True, eq=False)
 class SoftEdge:
-    """An edge of a softened graph: the ``node`` that stands for it, and the layer that reads across it."""
+    """An edge of a softened graph: the ``node`` that stands for it, and the layer or join that reads across it."""
 
     node: Node
     reader: Node
@@ -39,6 +46,10 @@ class SoftEdge:
     @property
     def name(self) -> str:
         return self.node.name
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.reader.name, self.node.attrs["dim"]
 
     def axes(self, analysis: Analysis) -> tuple[Axis, Axis]:
         """The reader's channels and those that it reads, position by position."""
@@ -60,18 +71,20 @@ def soft_edges(analysis: Analysis) -> list[SoftEdge]:
 
 
 def softened(graph: Graph) -> Analysis:
-    """The analysis of a copy of ``graph`` with a soft edge before each layer that shares channels with another one.
+    """The analysis of a copy of ``graph`` with soft edges at joins, and before each layer that shares channels.
 
     Layers that would keep each other alive in a ring (weights tied across a loop of channels) share what they keep.
     """
-    analysis = analyse(graph)
-    edges = _shared(analysis, list(_edges(analysis)))
+    joins = list(_joins(analyse(graph)))
+    hard: set[tuple[str, int]] = set()
     while True:
-        soft = analyse(_with_edges(graph, edges))
-        rings = _in_rings(soft)
-        if not rings:
+        joined = analyse(_with_edges(graph, [e for e in joins if e.key not in hard]))
+        layers = _shared(joined, list(_edges(joined)))
+        soft = analyse(_with_edges(joined.graph, [e for e in layers if e.key not in hard]))
+        found = _in_rings(soft) | _tied(soft) | _normalised(soft)
+        if not found:
             return soft
-        edges = [e for e in edges if (e.reader.name, e.dim) not in rings]
+        hard |= found
 
 
 def _with_edges(graph: Graph, edges: list[_Edge]) -> Graph:
@@ -109,7 +122,43 @@ def _in_rings(analysis: Analysis) -> set[tuple[str, int]]:
     readers = np.unique(solution.soft.reader[cyclic])
     edges = soft_edges(analysis)
     found = (e for e in edges if np.isin(solution.component[e.axes(analysis)[0]], readers).any())
-    return {(e.reader.name, e.node.attrs["dim"]) for e in found}
+    return {e.key for e in found}
+
+
+def _tied(analysis: Analysis) -> set[tuple[str, int]]:
+    """The edges whose two sides live and die together all the same."""
+    component = analysis.solution.component
+    pairs = ((e, *e.axes(analysis)) for e in soft_edges(analysis))
+    return {e.key for e, reader, source in pairs if np.array_equal(component[reader], component[source])}
+
+
+def _normalised(analysis: Analysis) -> set[tuple[str, int]]:
+    """The edges to whose positions some statistic extends: what is read there for nothing would count in it."""
+    component = analysis.solution.component
+    seen = np.zeros(int(component.max()) + 1, bool)
+    for site in analysis.sites.values():
+        op = OPS.get(site.node.op)
+        for k, dims in op.normalised_axes(site.node).items() if op is not None else ():
+            for d in dims:
+                seen[component[(site.operands[k] or [])[d]]] = True
+    seen[0] = False
+    return {e.key for e in soft_edges(analysis) if seen[component[e.axes(analysis)[0]]].any()}
+
+
+def _joins(analysis: Analysis) -> Iterator[_Edge]:
+    """Each operand of a function of several computed values that others read too, if it is the only one of them."""
+    graph = analysis.graph
+    readers = graph.consumers()
+    for node in graph.nodes:
+        computed = {v for v in node.inputs if v is not None and v not in graph.constants and v.is_tensor}
+        if node.op != "elementwise" or len(computed) < 2 or node.name not in analysis.sites:
+            continue
+        several = [v for v in computed if len(readers[v]) > 1 and v.shape == node.output.shape]
+        if len(several) == 1:
+            axes = analysis.axes[several[0]] or []
+            dims = [d for d, axis in enumerate(axes) if analysis.solution.may_shrink(axis)]
+            if len(dims) == 1:
+                yield _Edge(node, node, several[0], dims[0])
 
 
 def _edges(analysis: Analysis) -> Iterator[_Edge]:
@@ -161,10 +210,11 @@ def _above(
 
 
 def _shared(analysis: Analysis, edges: list[_Edge]) -> list[_Edge]:
-    """The edges with a unit that another one reads as well."""
+    """The edges with a unit that another one, or a join, reads as well."""
     solution = analysis.solution
     units = [np.unique(solution.needs((analysis.axes[e.value] or [])[e.dim])[1]) for e in edges]
+    joined = [np.unique(solution.needs(e.axes(analysis)[1])[1]) for e in soft_edges(analysis)]
     count = np.zeros(solution.units, np.int64)
-    for read in units:
+    for read in [*units, *joined]:
         count[read] += 1
     return [edge for edge, read in zip(edges, units, strict=True) if (count[read] > 1).any()]

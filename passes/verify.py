@@ -36,6 +36,7 @@ from .difference import (
     run,
 )
 from .groups import Groups, Units
+from .reorder import Reordering
 from .rewrite import eliminate, mask
 
 _DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
@@ -127,7 +128,7 @@ class _Proof:
         self.state.tell("verify", "with random weights")
         analysis, dense, answers = self._responding()
         oracle = _Runs(self, mask(analysis, self.alive), dense.inputs)
-        compact = eliminate(analysis, self.alive, self.state.facts.get("held"))
+        compact = self._compact(analysis)
         moves = _size_that_differs(dense, oracle)
         for size in dict.fromkeys(size for size in (1.0, answers, moves) if size is not None):
             masked = oracle.at(size)
@@ -155,6 +156,12 @@ class _Proof:
             if (answers := _size_that_differs(one, other)) is not None:
                 break
         return analysis, one, answers
+
+    def _compact(self, analysis: Analysis) -> Graph:
+        """The analysed graph without the dead positions, its channels in the order that the pipeline gave them."""
+        compact = eliminate(analysis, self.alive, self.state.facts.get("held"))
+        order: Reordering | None = self.state.facts.get("order")
+        return compact if order is None else order.applied(compact)
 
     def _each_unit_alone(self) -> None:
         units = self.groups.prunable

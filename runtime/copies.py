@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -78,9 +78,13 @@ class Moved:
         before, after = (Counter(m.op for m in found) for found in (self.dense, self.compact))
         return sum((after - before).values())
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-serialisable: of each model ``nodes`` by op, ``bytes`` written in a run, ``share`` of its time."""
-        return {"dense": _summary(self.dense), "compact": _summary(self.compact), "beyond": self.beyond}
+    def as_dict(self, *, each: bool = False) -> dict[str, Any]:
+        """JSON-serialisable: of both models ``nodes`` by op, ``bytes`` written in a run, ``share`` of its time.
+
+        With ``each`` there is a list of the nodes too, those that take longest first.
+        """
+        found = {"dense": _summary(self.dense, each), "compact": _summary(self.compact, each)}
+        return {**found, "beyond": self.beyond}
 
 
 def moved(dense: Source, compact: Source, feeds: Mapping[str, Array] | None = None) -> Moved:
@@ -88,9 +92,11 @@ def moved(dense: Source, compact: Source, feeds: Mapping[str, Array] | None = No
     return Moved(*(tuple(moves(model, feeds)) for model in (dense, compact)))
 
 
-def _summary(found: tuple[Move, ...]) -> dict[str, Any]:
+def _summary(found: tuple[Move, ...], each: bool) -> dict[str, Any]:
+    longest = sorted(found, key=lambda m: -m.share)
     return {
         "nodes": dict(sorted(Counter(m.op for m in found).items())),
         "bytes": sum(m.bytes for m in found),
         "share": sum(m.share for m in found),
+        **({"each": [asdict(m) for m in longest]} if each else {}),
     }

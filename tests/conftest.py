@@ -1,4 +1,8 @@
-"""One thread for torch: micro networks lose more to the thread pool than they gain, above all on shared machines."""
+"""What all tests share.
+
+One thread for torch: micro networks lose more to the thread pool than they gain, above all on shared machines.  No
+profile of the machine: what a plan comes to must not depend on whether somebody has measured.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["PRUNEC_CACHE"] = os.devnull
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

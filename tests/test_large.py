@@ -29,6 +29,7 @@ from prunec.ir.frontends.onnx import from_onnx
 from prunec.passes.meter import Meter
 from prunec.passes.plan.global_plan import MakePlan
 from prunec.passes.score.scoring import Score, _unit_macs
+from prunec.passes.tally import Tally
 
 from .ir.test_onnx_frontend import build, node, weight
 from .models import micro, oracle
@@ -235,11 +236,11 @@ def work(depth: int, monkeypatch: pytest.MonkeyPatch, **score: Any) -> dict[str,
     """How many terms of costs were computed, and how often the whole graph, while a stack was scored and planned."""
     done = {"terms": 0, "walks": 0}
     subject = stack(depth)
-    evaluate, alive = Meter._evaluate, type(subject.groups).alive
+    evaluate, alive = Tally._evaluate, type(subject.groups).alive
 
-    def counted(meter: Meter, k: int) -> None:
+    def counted(tally: Tally, k: int) -> None:
         done["terms"] += 1
-        evaluate(meter, k)
+        evaluate(tally, k)
 
     def walked(groups: Any, dropped: Any) -> Any:
         done["walks"] += 1
@@ -247,7 +248,7 @@ def work(depth: int, monkeypatch: pytest.MonkeyPatch, **score: Any) -> dict[str,
 
     state = with_groups(subject)
     with monkeypatch.context() as patch:
-        patch.setattr(Meter, "_evaluate", counted)
+        patch.setattr(Tally, "_evaluate", counted)
         patch.setattr(type(subject.groups), "alive", walked)
         state.facts["scores"] = Score(method="random", **score).run(state)
         MakePlan(macs=0.5, align=1, floor=0.0).run(state)

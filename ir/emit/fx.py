@@ -22,6 +22,7 @@ from .. import arrays
 from ..errors import ModelError
 from ..frontends.fx_recurrent import LAYERS
 from ..graph import Constant, Graph, Node, Value, map_values, reads, values_in
+from ..inputs import in_order
 
 Args = dict[str, Any]
 DOUBLE = True
@@ -272,6 +273,11 @@ def _sample(leaf: Any, generator: torch.Generator) -> Any:
 def batch_axes(graph: Graph) -> list[int | None]:
     """For each input the axis whose size is that of the batch, if it is dynamic."""
     return [0 if v.is_tensor and 0 in v.dynamic else None for v in graph.inputs]
+
+
+def flat_inputs(graph: Graph, given: Any) -> list[Any]:
+    """``given``, in the form of example inputs, as :func:`run` takes it."""
+    return pytree.tree_leaves(in_order(given, list(graph.source["forward"])))
 
 
 def returned(graph: Graph) -> list[Value]:

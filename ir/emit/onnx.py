@@ -24,6 +24,7 @@ from ..codes import codes
 from ..deferred import is_deferrable
 from ..errors import ModelError, PrunecError, first_line
 from ..graph import Constant, Graph, Node, Value, reads
+from ..inputs import in_order
 from .onnx_external import Emitted, open_as_written, open_session
 from .onnx_run import limited
 
@@ -219,6 +220,11 @@ def _symbols(value: onnx.ValueInfoProto) -> dict[int, str]:
     """What the axes are called; one without a name has its own."""
     dims = value.type.tensor_type.shape.dim
     return {d: dim.dim_param or f"{value.name}.{d}" for d, dim in enumerate(dims)}
+
+
+def flat_inputs(graph: Graph, given: Any) -> list[Any]:
+    """``given``, in the form of example inputs, as :func:`run` takes it."""
+    return in_order(given, [v.name for v in graph.inputs])
 
 
 def returned(graph: Graph) -> list[Value]:

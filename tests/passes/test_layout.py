@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,21 +79,47 @@ def test_every_family_is_exact(name: str, layout: str) -> None:
 
 def test_readers_choose_and_makers_follow() -> None:
     groups = groups_of(stream().graph, "unconstrained")
-    assert [e.reader.name for e in soft_edges(groups.analysis)] == ["conv2d_1", "conv2d_3", "conv2d_4"]
+    assert [e.reader.name for e in soft_edges(groups.analysis)] == ["conv2d_1", "add", "conv2d_3", "conv2d_4"]
     assert sorted(len(g) for g in groups.groups) == [16, 16, 16, 24]
-    (made,) = groups.derived
-    assert len(made) == 16
-    readers = [g for g in groups.groups if len(g) == 16]
+    stem, back = sorted(groups.derived, key=lambda g: g.name, reverse=True)
+    assert (stem.name, len(stem)) == ("stem.weight:0", 16)
+    assert (back.name, len(back)) == ("back.weight:0", 16)
+    early, *late = (g for g in groups.groups if len(g) == 16)
     alive = groups.all_alive()
-    assert groups.cost.params(groups.alive(np.array([readers[0].units[3]]))) < groups.cost.params(alive)
-    third = np.array([g.units[3] for g in readers])
+    assert groups.cost.params(groups.alive(np.array([early.units[3]]))) < groups.cost.params(alive)
     gone = groups.analysis.solution.soft
     assert gone is not None
+    third = [g.units[3] for g in (*late, early)]
     mask = np.zeros(groups.analysis.solution.units, np.int32)
+    mask[third[:1]] = 1
+    assert not gone.settled(mask)[[*stem.units, *back.units]].any(), "two readers are left"
     mask[third[:2]] = 1
-    assert not gone.settled(mask)[made.units].any(), "one reader is left"
+    assert not gone.settled(mask)[stem.units].any(), "the early reader is left"
+    assert gone.settled(mask)[back.units].tolist() == [int(k == 3) for k in range(16)], "it has left the stream"
     mask[third] = 1
-    assert gone.settled(mask)[made.units].tolist() == [int(k == 3) for k in range(16)]
+    assert gone.settled(mask)[stem.units].tolist() == [int(k == 3) for k in range(16)]
+
+
+def test_a_channel_leaves_a_stream_after_its_last_reader() -> None:
+    """Only the early reader has the first eight channels: what is added later does not make them."""
+    groups = groups_of(stream().graph, "unconstrained")
+    _, *late = (g for g in groups.groups if len(g) == 16)
+    plan = Plan({g.name: tuple(range(8)) for g in late}, {g.name: len(g) for g in groups.groups}, {}, {})
+    plan = replace(plan, mode="unconstrained")
+    for layout, made in (("naive", 8), ("forbid", 16)):
+        state = State(stream().graph, stream().graph, find_target("generic"), facts={"groups": groups, "plan": plan})
+        state.facts["scores"] = np.ones(groups.analysis.solution.units)
+        state.facts["plan"] = Layout(copies=layout, align=1, restore="none").run(state)  # type: ignore[arg-type]
+        graph = Eliminate().run(state)
+        widths = {c.name: c.data.shape for c in graph.constants.values()}
+        assert (widths["stem.weight"][0], widths["back.weight"][0]) == (16, made)
+        state.graph = graph
+        assert Verify().run(state)["ok"]
+
+
+def test_a_stream_under_a_layer_norm_keeps_its_channels_together() -> None:
+    graph = oracle.subject(*micro.build("transformer_encoder")).graph
+    assert not any(e.reader.op == "elementwise" for e in soft_edges(groups_of(graph, "unconstrained").analysis))
 
 
 def test_a_channel_that_one_layer_reads_is_decided_by_both_ends() -> None:
@@ -105,7 +132,7 @@ def test_a_channel_that_one_layer_reads_is_decided_by_both_ends() -> None:
 
 def test_nothing_is_copied_where_that_is_forbidden() -> None:
     naive = compiled(stream(), PROVED.format(ratio=0.5, layout="copies=naive,align=1"))
-    assert picks(naive) == 3
+    assert picks(naive) == 4
     forbidden = compiled(stream(), PROVED.format(ratio=0.5, layout="copies=forbid,align=1,restore=none"))
     assert picks(forbidden) == 0
     assert forbidden.facts["plan"].dropped == naive.facts["plan"].dropped
