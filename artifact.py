@@ -48,7 +48,8 @@ class Result:
     ----------
     kept
         For each parameter by its source name, one entry an axis: int64 indices that survived, or None for all;
-        in the order in which they stand now (``reorder``), so that each is the source's at these indices.
+        in the order in which they stand now (``reorder``), so that each is the source's at these indices; -1 for
+        zeros that the source does not have (``split``).
     plan
         Which units went; None when the pipeline had no planner.
     report

@@ -55,7 +55,8 @@ from prunec.runtime import compare
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "bench" / ".cache"
 RESULTS = ROOT / "bench" / "results" / "cifar10.json"
-CHECKPOINT = Path("checkpoints") / "resnet20-12fca82f.th"
+CHECKPOINTS = {20: "resnet20-12fca82f.th", 56: "resnet56-4bfd9763.th"}
+"""Files in the folder ``checkpoints`` of the data, by the network's depth."""
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 PAD = 4  # pixels a training image is shifted by, at most
@@ -113,16 +114,17 @@ class Block(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-class ResNet20(nn.Module):
-    """ResNet-20 for 32x32 images; parameters are named as in the checkpoint."""
+class ResNet(nn.Module):
+    """ResNet-20, or of another ``depth`` 6n + 2, for 32x32 images; parameters are named as in the checkpoints."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, depth: int = 20, classes: int = 10) -> None:
         super().__init__()
+        more = range((depth - 2) // 6 - 1)
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(3)))
-        self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
-        self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
+        self.layer1 = nn.Sequential(Block(16, 16, 1), *(Block(16, 16, 1) for _ in more))
+        self.layer2 = nn.Sequential(Block(16, 32, 2), *(Block(32, 32, 1) for _ in more))
+        self.layer3 = nn.Sequential(Block(32, 64, 2), *(Block(64, 64, 1) for _ in more))
         self.linear = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,17 +134,18 @@ class ResNet20(nn.Module):
         return logits
 
 
-def published(data: Path) -> ResNet20:
-    """The network with the published weights."""
-    state = torch.load(data / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
-    model = ResNet20()
+def published(data: Path, depth: int = 20) -> ResNet:
+    """The network of that depth with the published weights."""
+    file = data / "checkpoints" / CHECKPOINTS[depth]
+    state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
+    model = ResNet(depth)
     found = model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=False)
     assert not found.unexpected_keys, found
     assert all(key.endswith("num_batches_tracked") for key in found.missing_keys), found
     return model.eval()
 
 
-def with_shortcut_as_conv(model: ResNet20) -> ResNet20:
+def with_shortcut_as_conv(model: ResNet) -> ResNet:
     """An equal network whose shortcuts are 1x1 convolutions with frozen weights, for tools that cannot follow a pad."""
     model = copy.deepcopy(model)
     for block in model.modules():
@@ -157,6 +160,15 @@ def with_shortcut_as_conv(model: ResNet20) -> ResNet20:
 
 
 # The images
+
+
+def find_data() -> Path | None:
+    """The folder with the images and checkpoints; None, with a word on stderr, where there is none."""
+    data = Path(os.environ.get("PRUNEC_DATA", ROOT / ".." / "shared" / "data"))
+    if (data / "cifar10-train.npz").exists():
+        return data
+    log(f"no CIFAR-10 in {data}: nothing to do (set PRUNEC_DATA to the folder that holds cifar10-train.npz)")
+    return None
 
 
 @dataclass(frozen=True)
@@ -263,30 +275,36 @@ def top1(model: nn.Module, images: Images, settings: Settings) -> float:
     return 100 * right / len(images.labels)
 
 
-def adapted(data: Path, images: Images, settings: Settings) -> ResNet20:
+def adapted(data: Path, images: Images, settings: Settings, depth: int = 20) -> ResNet:
     """The network adapted to the JPEG images: from the cache, or trained now."""
+    model = published(data, depth)
+    fit(model, f"resnet{depth}-jpeg", images, settings)
+    return model
+
+
+def fit(model: nn.Module, name: str, images: Images, settings: Settings) -> None:
+    """Train ``model`` by ``adapt_epochs`` and ``adapt_lr`` on ``images``, once: then its weights are in the cache."""
     key = f"{settings.train_images}x{settings.adapt_epochs}-lr{settings.adapt_lr}-seed{settings.seed}"
-    file = cache() / f"resnet20-jpeg-{key}.pt"
-    model = published(data)
+    file = cache() / f"{name}-{key}.pt"
     if not file.exists():
-        log("adapting the published weights to the JPEG images")
-        train(model, images, settings.adapt_epochs, settings.adapt_lr, settings, "adapt")
+        log(f"training {name}, once")
+        train(model, images, settings.adapt_epochs, settings.adapt_lr, settings, name)
         torch.save(model.state_dict(), file)
     model.load_state_dict(torch.load(file, weights_only=True))
-    return model.eval()
+    model.eval()
 
 
 # The contenders
 
 
-def by_prunec(model: ResNet20, example: Tensor, settings: Settings, **options: Any) -> nn.Module:
+def by_prunec(model: ResNet, example: Tensor, settings: Settings, **options: Any) -> nn.Module:
     """prunec, with no hint at all."""
     result = prunec.compile(model, (example,), macs=settings.macs, seed=settings.seed, **options)
     assert isinstance(result.module, nn.Module)
     return result.module
 
 
-def by_prunec_unaligned(model: ResNet20, example: Tensor, settings: Settings) -> nn.Module:
+def by_prunec_unaligned(model: ResNet, example: Tensor, settings: Settings) -> nn.Module:
     """prunec for accuracy alone: scores per MAC, counts not aligned (a net so narrow has few blocks to choose from)."""
     text = f"score{{normalize=none,per=macs}},plan{{macs={settings.macs},align=1}},eliminate,fold,verify"
     result = prunec.compile(model, (example,), pipeline=text, seed=settings.seed)
@@ -294,24 +312,24 @@ def by_prunec_unaligned(model: ResNet20, example: Tensor, settings: Settings) ->
     return result.module
 
 
-def by_peer_blocks(model: ResNet20, example: Tensor, settings: Settings) -> nn.Module:
+def by_peer_blocks(model: ResNet, example: Tensor, settings: Settings) -> nn.Module:
     """Torch-Pruning, told to leave the residual stream alone."""
 
     def stream(copied: nn.Module) -> Sequence[nn.Module]:
-        assert isinstance(copied, ResNet20)
+        assert isinstance(copied, ResNet)
         return [copied.conv1, copied.linear, *(b.conv2 for b in copied.modules() if isinstance(b, Block))]
 
     return peer.prune(model, example, macs=settings.macs, ignored=stream)
 
 
-def by_peer_rewritten(model: ResNet20, example: Tensor, settings: Settings) -> nn.Module:
+def by_peer_rewritten(model: ResNet, example: Tensor, settings: Settings) -> nn.Module:
     """Torch-Pruning, on an equal network whose shortcuts are convolutions."""
     budget = settings.macs * peer.count_macs(model, example)
     rewritten = with_shortcut_as_conv(model)
     return peer.prune(rewritten, example, macs=budget / peer.count_macs(rewritten, example))
 
 
-Contender = Callable[[ResNet20, Tensor, Settings], nn.Module]
+Contender = Callable[[ResNet, Tensor, Settings], nn.Module]
 CONTENDERS: dict[str, Contender] = {
     "prunec": by_prunec,
     "prunec, per MAC, not aligned": by_prunec_unaligned,
@@ -356,7 +374,7 @@ def run(data: Path, settings: Settings, contenders: dict[str, Contender]) -> dic
         rows.append(Row(name, *ratios, latency, before, top1(module, test_images, settings)))
     return {
         "settings": asdict(settings),
-        "machine": {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": machine(),
         "versions": {"prunec": prunec.__version__, "torch-pruning": peer.VERSION},
         "seconds": round(time.perf_counter() - start, 1),
         "dense": {**accuracy, "macs": size[0] // len(example), "params": size[1]},
@@ -366,6 +384,16 @@ def run(data: Path, settings: Settings, contenders: dict[str, Contender]) -> dic
 
 def _count_params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on besides the settings."""
+    return {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies in bfloat16 faster than in float32."""
+    return "amx_bf16" in _cpu_info()
 
 
 def _cpu_info() -> str:
@@ -411,13 +439,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument("--adapt-only", action="store_true", help="make the adapted weights and stop")
     options = parser.parse_args(arguments)
-    data = Path(os.environ.get("PRUNEC_DATA", ROOT / ".." / "shared" / "data"))
-    if not (data / "cifar10-train.npz").exists():
-        log(f"no CIFAR-10 in {data}: nothing to do (set PRUNEC_DATA to the folder that holds cifar10-train.npz)")
+    data = find_data()
+    if data is None:
         return 0
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = replace(SHORT if options.short else Settings(), bf16="amx_bf16" in _cpu_info())
+    settings = replace(SHORT if options.short else Settings(), bf16=has_bf16())
     if options.adapt_only:
         images = load(data, "train").first(settings.train_images)
         dense = adapted(data, images, settings)

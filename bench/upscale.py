@@ -41,15 +41,16 @@ MODELS = {
 """The share of the input channels that is masked, by torchvision's name of the model."""
 
 LAYOUTS = {
-    "superset16": "layout{copies=forbid,align=16,restore=none}",
-    "forbid": "layout{copies=forbid}",
-    "prunec": "layout{copies=cheapest}",
+    "superset16": "layout{copies=forbid,align=16,restore=none},eliminate",
+    "forbid": "layout{copies=forbid},eliminate",
+    "cheapest": "layout{copies=cheapest},eliminate",
+    "split": "layout{copies=cheapest},eliminate,split",
 }
 PUBLISHED = ("naive", "upscale")
 FORMS = (*PUBLISHED, *LAYOUTS)
 _PIPELINE = (
     "groups{{mode=unconstrained}},score{{method=masked_inputs,normalize=none}},plan{{ratio={ratio},align=1,floor=0}},"
-    "{layout},eliminate,fold"
+    "{layout},fold"
 )
 """Without verify: the weights that go are zero already, so that no mask moves the output.  The outputs are compared."""
 

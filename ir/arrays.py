@@ -117,6 +117,7 @@ def keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
 
 
 def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
+    strides = data.stride() if is_torch(data) else ()
     for d, indices in enumerate(kept):
         if indices is None:
             continue
@@ -124,7 +125,13 @@ def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
             data = data.detach().index_select(d, _index(indices, data))
         else:
             data = np.take(data, indices, axis=d)
-    return data
+    return _laid_out(data, strides) if strides else data
+
+
+def _laid_out(data: Any, strides: tuple[int, ...]) -> Any:
+    """A torch tensor with its axes in memory as those with ``strides`` lie: channels last stay last."""
+    order = sorted(range(len(strides)), key=lambda d: -strides[d])
+    return data.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
 
 
 def masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...], zero: Any = 0) -> Any:

@@ -16,7 +16,7 @@ DIALECTS = ("fx", "onnx")
 
 
 def names(graph: Graph) -> Any:
-    """The module with the spellings: ``write``, ``make``, ``set_operand``, ``constant``, ``explicit``."""
+    """The module with the spellings: ``write``, ``make``, ``set_operand``, ``constant``, ``explicit``, ``SHARED``."""
     return import_module(f".frontends.{graph.dialect}_names", __package__)
 
 

@@ -67,15 +67,36 @@ def fold_batch_norms(graph: Graph, opaque: frozenset[str] = frozenset()) -> tupl
     gone: dict[Value, Value] = {}
     folded: list[Node] = []
     for norm in graph.nodes:
-        layer = producers.get(norm.inputs[0]) if norm.op == "batch_norm" and norm.inputs[0] is not None else None
-        if layer is None or {layer.name, norm.name} & opaque or not _foldable(graph, norm, layer, readers):
+        layers = _before(graph, norm, producers, readers)
+        if not layers or any(not _foldable(graph, norm, layer, readers) for layer in layers):
             continue
-        _absorb(graph, layer, *_affine(graph, norm))
-        gone[norm.output] = layer.output
+        if {norm.name, *(layer.name for layer in layers)} & opaque:
+            continue
+        scale, shift = _affine(graph, norm)
+        for layer in layers:
+            _absorb(graph, layer, scale, shift if layer is layers[0] else None)
+        assert norm.inputs[0] is not None
+        gone[norm.output] = norm.inputs[0]
         folded.append(norm)
     dead = {id(n) for n in folded}
     graph.nodes = [n for n in graph.nodes if id(n) not in dead]
     return redirect(graph, gone).without_idle_constants(), len(folded)
+
+
+def _before(graph: Graph, norm: Node, producers: dict[Value, Node], readers: dict[Value, list[Node]]) -> list[Node]:
+    """The layer whose result a batch norm alone reads, or the layers of which that is the sum (``split``)."""
+    found: list[Node] = []
+    waiting = list(norm.inputs[:1]) if norm.op == "batch_norm" else []
+    while waiting:
+        value = waiting.pop(0)
+        node = None if value is None else producers.get(value)
+        if value is None or node is None or len(readers[value]) != 1 or value in graph.outputs:
+            return []
+        if node.attrs.get("sum"):
+            waiting[:0] = node.inputs
+        else:
+            found.append(node)
+    return found
 
 
 def redirect(graph: Graph, table: dict[Value, Value]) -> Graph:
@@ -120,12 +141,15 @@ def _data(graph: Graph, value: Value | None) -> NDArray[np.float64] | None:
     return None if value is None else arrays.to_numpy(graph.constants[value].data).astype(np.float64)
 
 
-def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
-    """Make ``layer`` compute ``scale * layer(x) + shift``."""
+def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArray[np.float64] | None) -> None:
+    """Make ``layer`` compute ``scale * layer(x) + shift``, without a shift where there is none."""
     weight = layer.inputs[1]
     assert weight is not None
     held = graph.constants[weight]
     shaped = scale.reshape(-1, *[1] * (len(held.data.shape) - 1))
     graph.constants[weight] = replace(held, data=arrays.changed(held.data, lambda data: data * shaped))
     old = _data(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
-    set_bias(graph, layer, shift if old is None else old * scale + shift)
+    if old is not None or shift is not None:
+        set_bias(
+            graph, layer, np.zeros_like(scale) + (0 if old is None else old * scale) + (0 if shift is None else shift)
+        )

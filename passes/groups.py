@@ -242,8 +242,12 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[Value, int]], sp.csr_matr
 
 def step_of(group: Group, block: int) -> int:
     """How many units go at a time: the block in positions, less for a group too small for two blocks."""
-    step = max(1, block // math.gcd(block, group.span))
-    while step > 1 and step * 2 > len(group):
+    return step_within(len(group), max(1, block // math.gcd(block, group.span)))
+
+
+def step_within(count: int, step: int) -> int:
+    """``step``, halved until ``count`` has two of it."""
+    while step > 1 and step * 2 > count:
         step //= 2
     return step
 

@@ -7,6 +7,7 @@ have its weights back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,7 +20,7 @@ from ..ir.opset import Alive
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
 from .fastest import fastest
-from .groups import Groups, Units, step_of
+from .groups import Groups, Units, step_of, step_within
 from .plan.plan import Plan
 from .soft_edges import SoftEdge, soft_edges
 from .target import Target
@@ -97,28 +98,39 @@ def _apart(edges: list[SoftEdge], analysis: Analysis) -> list[SoftEdge]:
 
 @dataclass(frozen=True, eq=False)
 class _Size:
-    """``units`` of which multiples of ``step`` are wanted alive, or all; each counts ``span`` times."""
+    """``units`` of which multiples of ``step`` are wanted alive, ``least`` at least, or all; each counts ``span``."""
 
     units: Units
     span: NDArray[np.int64]
     step: int
+    least: int = 0
 
     def wanted(self, dead: NDArray[np.bool_], life: NDArray[np.float64]) -> Units:
         """The best of those dead that bring the count up to the next multiple."""
         gone = dead[self.units]
-        missing = -int(self.span[~gone].sum()) % self.step
+        alive = int(self.span[~gone].sum())
+        missing = max(-alive % self.step, self.least - alive)
         at = np.flatnonzero(gone)
         best = at[np.argsort(-life[self.units[at]], kind="stable")]
-        return self.units[best[: int(np.searchsorted(np.cumsum(self.span[best]), missing)) + 1] if missing else []]
+        return self.units[best[: int(np.searchsorted(np.cumsum(self.span[best]), missing)) + 1] if missing > 0 else []]
 
 
 def _sizes(groups: Groups, block: int, *, everywhere: bool) -> list[_Size]:
-    """The groups; ``everywhere``: each axis as well, in whole blocks even where it is small."""
+    """The groups; ``everywhere``: each axis that is computed as well, of which a block stays at least."""
     each = [_Size(g.units, np.ones(len(g), np.int64), step_of(g, block)) for g in (*groups.groups, *groups.derived)]
-    if not everywhere:
-        return each
-    plain = (w for w in groups.widths() if w.unit.size == w.size)
-    return each + [_Size(*np.unique(w.unit, return_counts=True), block) for w in plain]
+    return [*each, *_computed_sizes(groups, block)] if everywhere else each
+
+
+def _computed_sizes(groups: Groups, block: int) -> Iterator[_Size]:
+    """The axes of computed values whose positions need a unit each: what does not fill blocks is moved at run time."""
+    analysis, seen = groups.analysis, set()
+    for axis in (axis for n in analysis.graph.nodes for v in n.outputs for axis in analysis.axes[v] or ()):
+        _, unit = analysis.solution.needs(axis)
+        key = unit.tobytes()
+        if unit.size == axis.size > 1 and key not in seen:
+            seen.add(key)
+            units, span = np.unique(unit, return_counts=True)
+            yield _Size(units, span, step_within(axis.size, block), min(block, axis.size))
 
 
 class _Dropped:
@@ -143,12 +155,12 @@ class _Dropped:
         assert analysis.solution.soft is not None
         life, by = analysis.solution.soft.best_readers(scores)
         free = {int(u) for e in whole for u in analysis.solution.needs(e.axes(analysis)[0])[1]}
-        counted = [size for size in sizes if free.isdisjoint(size.units.tolist())]
+        bound = [size for size in sizes if free.isdisjoint(size.units.tolist())]
         found, left = [np.zeros(0, np.int64)], -1
         dead = self._dead()
         while left != self.units.size:
             left = self.units.size
-            for size in counted:
+            for size in bound:
                 best = size.wanted(dead, life)
                 if best.size:
                     found.append(best)

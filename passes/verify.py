@@ -38,6 +38,7 @@ from .difference import (
 from .groups import Groups, Units
 from .reorder import Reordering
 from .rewrite import eliminate, mask
+from .splitting import Splitting
 
 _DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
 _SLOW_IN_DOUBLE = 200
@@ -158,10 +159,12 @@ class _Proof:
         return analysis, one, answers
 
     def _compact(self, analysis: Analysis) -> Graph:
-        """The analysed graph without the dead positions, its channels in the order that the pipeline gave them."""
+        """The analysed graph without the dead positions, its channels in the parts and order of the pipeline."""
         compact = eliminate(analysis, self.alive, self.state.facts.get("held"))
-        order: Reordering | None = self.state.facts.get("order")
-        return compact if order is None else order.applied(compact)
+        rewritings: list[Splitting | Reordering | None] = [self.state.facts.get(name) for name in ("split", "order")]
+        for rewriting in rewritings:
+            compact = compact if rewriting is None else rewriting.applied(compact)
+        return compact
 
     def _each_unit_alone(self) -> None:
         units = self.groups.prunable

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
+from torch import nn
 
 import prunec
 from prunec.ir.errors import ModelError
@@ -47,3 +49,19 @@ def test_a_folder_that_is_no_artifact_or_not_there(tmp_path: Path) -> None:
         prunec.load(tmp_path / "absent")
     assert error.value.message == f"loading {tmp_path / 'absent'}: there is no such folder"
     assert error.value.hint == SAVED
+
+
+def test_channels_last_stay_last(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = network.eval().to(memory_format=torch.channels_last)
+    result = prunec.compile(model, (torch.randn(2, 3, 8, 8),), ratio=0.5, measure=False)
+    assert result.module is not None
+    weights = {name: p for name, p in result.module.named_parameters() if p.dim() == 4}
+    assert weights["2.weight"].shape == (8, 8, 3, 3)
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights.values())
+    result.save(tmp_path / "artifact")
+    again = prunec.load(tmp_path / "artifact").module
+    assert again is not None
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(again(x), result.module(x), atol=1e-6)

@@ -237,7 +237,7 @@ def arguments(target: Any, call: Args) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 def _assign(root: torch.nn.Module, constant: Constant) -> None:
     """Put a constant at each of its names; names of one tie share one parameter."""
-    data = constant.data.detach().clone(memory_format=torch.contiguous_format)
+    data = constant.data.detach().clone(memory_format=torch.preserve_format)
     trained = constant.role == "parameter"
     held = torch.nn.Parameter(data, requires_grad=data.is_floating_point()) if trained else data
     for name in constant.names:

@@ -473,6 +473,10 @@ NAMES: Table = {
 }
 
 
+SHARED = "_"
+"""What stands between the name of a parameter and the number of its copy: a dot would make it a part of a parameter."""
+
+
 def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Arguments]:
     """Kind and arguments of ``node`` once attributes changed."""
     if node.op == "take":
@@ -511,7 +515,10 @@ def _make_cat(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
     return "aten.cat.default", {"tensors": list(inputs), "dim": attrs["dim"]}
 
 
-def _make_dropout(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+def _make_function(inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Made:
+    """Dropout of one operand, the sum of two."""
+    if len(inputs) == 2:
+        return "aten.add.Tensor", {"self": inputs[0], "other": inputs[1]}
     return "aten.dropout.default", {"input": inputs[0], "p": attrs["dropout"], "train": False}
 
 
@@ -520,7 +527,7 @@ _MAKE: dict[str, Callable[[tuple[Value, ...], Mapping[str, Any]], Made]] = {
     "pad": _make_pad,
     "slice": _make_slice,
     "cat": _make_cat,
-    "elementwise": _make_dropout,
+    "elementwise": _make_function,
     "recurrent": make_layer,
 }
 

@@ -790,6 +790,10 @@ def write(graph: Graph, node: Node, changed: Mapping[str, Any]) -> tuple[str, Ar
     return kind, {**node.call, "attributes": attributes}
 
 
+SHARED = "."
+"""What stands between the name of an initialiser and the number of its copy (``unshared``)."""
+
+
 def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[str, Arguments]:
     """How this dialect spells an op that a pass inserts: kind and call."""
     if op == "take":
@@ -806,6 +810,8 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
             return "Pad", new_call("Pad", list(inputs), pads=flat)
         sizes = literal(graph, f"{inputs[0].name}_pads", np.asarray(flat, np.int64))
         return "Pad", new_call("Pad", [inputs[0], sizes, *inputs[1:]])
+    if op == "elementwise" and len(inputs) == 2:
+        return "Add", new_call("Add", list(inputs))
     raise ValueError(f"the onnx dialect cannot make op {op!r}")
 
 

@@ -14,10 +14,14 @@ from torch import nn
 
 import prunec
 from prunec.ir.errors import ModelError, UsageError
-from prunec.passes.score.scoring import CRITERIA, Parameter, Scores, Scoring, find_criterion
+from prunec.passes.base import State
+from prunec.passes.groups import groups_of
+from prunec.passes.score.scoring import CRITERIA, Parameter, Score, Scores, Scoring, find_criterion
+from prunec.passes.target import find_target
 
 from ..models import oracle
 from .subjects import mlp, scored, total, two_units
+from .test_layout import stream
 
 RAW = "score{{method={},normalize=none}}"
 
@@ -40,6 +44,15 @@ def test_by_hand(method: str, expected: list[float]) -> None:
 def test_bn_gamma() -> None:
     np.testing.assert_allclose(scored(two_units(norm=True), RAW.format("bn_gamma")), [0.25, 0.75])
     np.testing.assert_allclose(scored(two_units(), RAW.format("bn_gamma")), [1, 1])
+
+
+def test_fpgm_ranks_the_channels_that_a_layer_reads() -> None:
+    """Where each layer chooses its own, a unit is what reads a channel: no filter is its own."""
+    subject = stream()
+    groups = groups_of(subject.graph, "unconstrained")
+    state = State(subject.graph, subject.graph, find_target("generic"), facts={"groups": groups})
+    scores = Score(method="fpgm", normalize="none").run(state)
+    assert all(np.unique(scores[g.units]).size > 1 for g in groups.groups)
 
 
 def test_fpgm_of_three_filters() -> None:
