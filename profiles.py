@@ -13,6 +13,8 @@ from .ir.errors import EnvironmentProblem, first_line
 from .passes.target import Target
 from .runtime.target_profile import machine, profile_target
 
+_ELSEWHERE = "set PRUNEC_CACHE to a folder that can be written"
+_WIDEST_BLOCK = 1024
 _TIMES = ("ns_per_mac", "ns_per_byte", "ns_per_node")
 
 
@@ -25,41 +27,64 @@ def profile(target: Target) -> dict[str, Any]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        hint = "set PRUNEC_CACHE to a folder that can be written"
-        raise EnvironmentProblem(f"cannot make {path.parent}: {first_line(error)}", hint=hint) from error
+        raise EnvironmentProblem(f"cannot make {path.parent}: {first_line(error)}", hint=_ELSEWHERE) from error
     write_whole(path, json.dumps(found, indent=2) + "\n")
     return {**found, "file": str(path)}
 
 
 def profile_file(target: Target) -> Path:
-    """Where the constants of ``target`` are kept: below ``$PRUNEC_CACHE``, or the user's folder for caches."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PRUNEC_CACHE") or Path(cache, "prunec"), "profiles", f"{target.name}.json")
-
-
-def profiled(target: Target) -> Target:
-    """``target`` with the constants that were measured on this machine, as it is where there are none.
+    """Where the constants of ``target`` are kept: below ``$PRUNEC_CACHE``, or the user's folder for caches.
 
     Raises
     ------
     EnvironmentProblem
-        The file is there and cannot be read.
+        The user has no home folder, and no variable names another one.
     """
-    path = profile_file(target)
     try:
-        if not path.exists():
-            return target
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["machine"] != machine():
-            return target
-        block, (mac, byte, node) = int(found["channel_block"]), (float(found[name]) for name in _TIMES)
-        if block < 1 or not all(0 <= ns < float("inf") for ns in (mac, byte, node)):
-            raise ValueError("a constant is out of range")
-        return replace(
-            target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node, measured_on=machine()
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EnvironmentProblem(
-            f"the profile of target {target.name!r} cannot be read: {path}: {first_line(error)}",
-            hint=f"delete it, or measure again: prunec profile --target {target.name}",
-        ) from error
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise EnvironmentProblem(f"there is no folder for caches: {first_line(error)}", hint=_ELSEWHERE) from error
+    return Path(os.environ.get("PRUNEC_CACHE") or Path(cache, "prunec"), "profiles", f"{target.name}.json")
+
+
+def profiled(target: Target) -> Target:
+    """``target`` with the constants that were measured on this machine; as it is where none can be found.
+
+    Raises
+    ------
+    EnvironmentProblem
+        The file is there and damaged.
+    """
+    try:
+        path = profile_file(target)
+        text = path.read_text(encoding="utf-8")
+    except (EnvironmentProblem, OSError):
+        return target  # not measured, or not to be seen by this user: a compile does without
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
+    try:
+        return _with_constants(target, json.loads(text))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _with_constants(target: Target, found: dict[str, Any]) -> Target:
+    """``target`` with the constants ``found``, if they are this machine's."""
+    if found["machine"] != machine():
+        return target
+    block, times = found["channel_block"], [found[name] for name in _TIMES]
+    if type(block) is not int or not 1 <= block <= _WIDEST_BLOCK:
+        raise ValueError(f"channel_block cannot be {block!r}")
+    if not all(type(ns) in (int, float) and 0 <= ns < float("inf") for ns in times):
+        raise ValueError(f"times in nanoseconds cannot be {times}")
+    mac, byte, node = map(float, times)
+    return replace(
+        target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node, measured_on=machine()
+    )
+
+
+def _damaged(path: Path, error: Exception) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"{path} is no profile: {type(error).__name__}: {first_line(error)}",
+        hint=f"delete it, or measure again: prunec profile --target {path.stem}",
+    )

@@ -117,7 +117,7 @@ def keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
 
 
 def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
-    strides = data.stride() if is_torch(data) else ()
+    last = is_torch(data) and is_channels_last(data)
     for d, indices in enumerate(kept):
         if indices is None:
             continue
@@ -125,13 +125,17 @@ def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
             data = data.detach().index_select(d, _index(indices, data))
         else:
             data = np.take(data, indices, axis=d)
-    return _laid_out(data, strides) if strides else data
+    return _channels_last(data) if last else data
 
 
-def _laid_out(data: Any, strides: tuple[int, ...]) -> Any:
-    """A torch tensor with its axes in memory as those with ``strides`` lie: channels last stay last."""
-    order = sorted(range(len(strides)), key=lambda d: -strides[d])
-    return data.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
+def is_channels_last(data: Any) -> bool:
+    """Whether a torch tensor of images or volumes has its channels last in memory, and not in order as well."""
+    strides = data.stride() if data.dim() in (4, 5) else ()
+    return bool(strides) and not data.is_contiguous() and _channels_last(data).stride() == strides
+
+
+def _channels_last(data: Any) -> Any:
+    return data.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def masked(data: Any, kept: tuple[NDArray[np.int64] | None, ...], zero: Any = 0) -> Any:

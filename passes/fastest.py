@@ -36,8 +36,7 @@ def fastest(edges: Sequence[SoftEdge], alive: Alive, groups: Groups, target: Tar
     if not edges:
         return []
     choice = _Choice(edges, alive, groups, target)
-    found = min((choice.improved(start) for start in (True, False)), key=choice.time)
-    return [e for e, whole in zip(edges, found, strict=True) if whole]
+    return [e for e, whole in zip(edges, choice.best(), strict=True) if whole]
 
 
 class _Choice:
@@ -61,12 +60,15 @@ class _Choice:
         self.tally.turn(np.flatnonzero(changed & ~living), alive=False)
         return self.tally.totals["time"]
 
-    def improved(self, start: bool) -> Chosen:
-        """The choice that is found from all edges alike."""
-        whole = np.full(len(self.sides), start)
+    def best(self) -> Chosen:
+        """The fastest choice that is found."""
+        whole = np.ones(len(self.sides), bool)
         for together in self._clusters():
-            search = self._all if len(together) <= _EXACT else self._one_by_one
-            whole = search(whole, together)
+            if together.size <= _EXACT:
+                whole = self._all(whole, together)
+            else:
+                ends = (_with(whole, together, bits) for bits in (-1, 0))
+                whole = min((self._one_by_one(end, together) for end in ends), key=self.time)
         return whole
 
     def _clusters(self) -> list[NDArray[np.int64]]:

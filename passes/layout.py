@@ -32,7 +32,7 @@ class Layout(Pass):
     """Choose how layers read channels that others need as well (``groups{mode=unconstrained}``).
 
     copies: forbid = every layer reads all channels that are made, so that nothing is copied; naive = each layer picks
-    what it needs; cheapest = whichever the target's cost model says is faster, layer by layer.
+    what it needs; cheapest = what the target's cost model says is fastest, all layers that share channels together.
     align: round the counts that are made to this many channels; auto = the target's block; 1 = not at all.
     restore: which weights come back where a layer reads channels that it had dropped: all, those of channels that are
     there for the alignment alone, or none.

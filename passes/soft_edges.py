@@ -73,7 +73,8 @@ def soft_edges(analysis: Analysis) -> list[SoftEdge]:
 def softened(graph: Graph) -> Analysis:
     """The analysis of a copy of ``graph`` with soft edges at joins, and before each layer that shares channels.
 
-    Layers that would keep each other alive in a ring (weights tied across a loop of channels) share what they keep.
+    Layers that would keep each other alive in a ring (weights tied across a loop of channels) share what they keep;
+    joins of a ring give way first.
     """
     joins = list(_joins(analyse(graph)))
     hard: set[tuple[str, int]] = set()
@@ -84,7 +85,7 @@ def softened(graph: Graph) -> Analysis:
         found = _in_rings(soft) | _tied(soft) | _normalised(soft)
         if not found:
             return soft
-        hard |= found
+        hard |= found & {e.key for e in joins} or found
 
 
 def _with_edges(graph: Graph, edges: list[_Edge]) -> Graph:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..ir import arrays, dialects
 from ..ir.axes import Axis
-from ..ir.graph import Constant, Graph, Node, Value, reads, substitute
+from ..ir.graph import Constant, Graph, Node, Value, reads, substitute, values_in
 from ..ir.opset import OPS, Analysed, Fitting
 from .movable import Components
 from .rewrite import Indices, Kept, make, without_idle_literals, write
@@ -82,6 +82,12 @@ class Splitting:
         return {c: k for k, part in enumerate(self.parts) for c in part.tolist()}
 
 
+def _prefixes(name: str) -> list[str]:
+    """A name and the modules that it goes through: ``a.b.weight``, ``a``, ``a.b``."""
+    path = name.split(".")
+    return [name, *(".".join(path[:k]) for k in range(1, len(path)))]
+
+
 def _composed(kept: Indices, cut: Cut) -> Indices:
     """For each axis the indices ``kept[cut]``, None for all."""
     return tuple(_at(k, c) for k, c in zip(kept, cut or (None,) * len(kept), strict=True))
@@ -101,13 +107,14 @@ class _Rebuilt:
         self.taken = {
             "value": {v.name for v in graph.values()},
             "node": {n.name for n in graph.nodes},
-            "constant": {name for c in graph.constants.values() for name in c.names},
+            "constant": {part for c in graph.constants.values() for name in c.names for part in _prefixes(name)},
         }
         self.free: set[tuple[str, str]] = set()
         self.clones: dict[tuple[Value, int], Value] = {}
         self.constants: dict[tuple[Value, bytes], Value] = {}
         self.gone: set[Value] = set()
         self.nodes: list[Node] = []
+        self.made: set[str] = set()
         replaced = [n for n in graph.nodes if n.name in splitting.sites]
         read = [v for n in replaced for v in reads(n)]
         splitting.clones.clear()
@@ -116,6 +123,7 @@ class _Rebuilt:
                 self._node(node, *splitting.sites[node.name])
             else:
                 self.nodes.append(node)
+        self._drop_unread()
         graph.nodes = self.nodes
         for value in self.gone:
             del graph.constants[value]
@@ -147,14 +155,32 @@ class _Rebuilt:
         for k, part in enumerate(parts):
             last = k == len(parts) - 1
             here = outputs if len(parts) == 1 else (self._like(outputs[0]),)
-            self.nodes.append(clone.node(part, here, first=k == 0))
+            self._put(clone.node(part, here, first=k == 0))
             if total is not None:
                 result = outputs[0] if last else self._like(outputs[0])
                 added = make(self.graph, "elementwise", (total, here[0]), {"sum": True}, result)
-                self.nodes.append(replace(added, name=self.fresh("node", clone.source.name)))
+                self._put(replace(added, name=self.fresh("node", clone.source.name)))
                 total = result
             else:
                 total = here[0]
+
+    def _put(self, node: Node) -> None:
+        self.nodes.append(node)
+        self.made.add(node.name)
+
+    def _drop_unread(self) -> None:
+        """Take clones out again that nothing reads (a part that ends on the way), with what they alone have."""
+        used = {*self.graph.outputs, *values_in(self.graph.source.get("outputs", ()))}
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if node.name not in self.made or used.intersection(node.outputs):
+                used |= set(reads(node))
+                kept.append(node)
+        self.nodes = kept[::-1]
+        for value in set(self.constants.values()) - used:
+            for name in self.graph.constants.pop(value).names:
+                for clones in self.splitting.clones.values():
+                    clones.pop(name, None)
 
     def _like(self, value: Value) -> Value:
         return replace(value, name=self.fresh("value", value.name))

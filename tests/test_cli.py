@@ -243,7 +243,7 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
     assert f"\n{explain.PIPELINE}\n" in shown
     (tmp_path / "r.toml").write_text(explain.RECIPE)
     assert str(Recipe.from_toml(tmp_path / "r.toml")) == explain.PIPELINE
-    others = {"canonicalize", "groups", "layout", "reorder"}
+    others = {"canonicalize", "groups", "layout", "reorder", "split"}
     assert {p.name for p in Recipe.parse(explain.PIPELINE)} == set(PASSES) - others
 
 

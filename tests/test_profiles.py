@@ -44,7 +44,30 @@ def test_another_machine_does_not_use_it(monkeypatch: pytest.MonkeyPatch) -> Non
     assert profiled(TARGET) is TARGET
 
 
-@pytest.mark.parametrize("change", [{"ns_per_mac": "fast"}, {"channel_block": 0}, {"ns_per_byte": -1}, None])
+def test_a_cache_that_is_another_users_is_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> str:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    assert profiled(TARGET) is TARGET
+
+
+def test_without_a_home_there_is_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("PRUNEC_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert profiled(TARGET) is TARGET
+    with pytest.raises(EnvironmentProblem, match="no folder for caches"):
+        profile(TARGET)
+
+
+CHANGES = [{"ns_per_mac": "fast"}, {"channel_block": 0}, {"channel_block": True}, {"ns_per_byte": -1}, None]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_damaged_profile_is_named(change: dict[str, object] | None) -> None:
     path = Path(profile(TARGET)["file"])
     path.write_text("{" if change is None else json.dumps({**json.loads(path.read_text()), **change}))

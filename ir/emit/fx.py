@@ -237,7 +237,8 @@ def arguments(target: Any, call: Args) -> tuple[tuple[Any, ...], dict[str, Any]]
 
 def _assign(root: torch.nn.Module, constant: Constant) -> None:
     """Put a constant at each of its names; names of one tie share one parameter."""
-    data = constant.data.detach().clone(memory_format=torch.preserve_format)
+    last = arrays.is_channels_last(constant.data)
+    data = constant.data.detach().clone(memory_format=torch.preserve_format if last else torch.contiguous_format)
     trained = constant.role == "parameter"
     held = torch.nn.Parameter(data, requires_grad=data.is_floating_point()) if trained else data
     for name in constant.names:

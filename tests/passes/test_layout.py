@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import prunec
 from prunec.ir.errors import UsageError
 from prunec.ir.frontends.onnx import from_onnx
+from prunec.passes import soft_edges as soft_edges_module
 from prunec.passes.base import State
 from prunec.passes.canonicalize import canonical
 from prunec.passes.eliminate import Eliminate
@@ -115,6 +116,38 @@ def test_a_channel_leaves_a_stream_after_its_last_reader() -> None:
         assert (widths["stem.weight"][0], widths["back.weight"][0]) == (16, made)
         state.graph = graph
         assert Verify().run(state)["ok"]
+
+
+class Twice(nn.Module):
+    """One convolution used twice along a stream: through the joins it would read what lives through itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.again, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.between, self.other = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.stem(x)
+        y = y + self.again(y.relu())
+        y = y + self.between(y.relu())
+        y = y + self.again(y.relu())
+        return self.head(y), self.other(y)
+
+
+def test_joins_of_a_ring_give_way_before_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    subject = oracle.subject(Twice().double().eval(), (torch.randn(2, 3, 6, 6, dtype=torch.float64),))
+
+    def readers() -> set[str]:
+        edges = soft_edges(groups_of(subject.graph, "unconstrained").analysis)
+        return {e.name for e in edges if e.reader.op == "conv"}
+
+    found = readers()
+    with monkeypatch.context() as patch:
+        patch.setattr(soft_edges_module, "_joins", lambda analysis: iter(()))
+        assert readers() == found != set()
+    for layout in ("copies=naive", "copies=forbid,restore=none", "copies=cheapest"):
+        assert compiled(subject, PROVED.format(ratio=0.4, layout=layout)).facts["verified"]["ok"]
 
 
 def test_a_stream_under_a_layer_norm_keeps_its_channels_together() -> None:
