@@ -73,7 +73,7 @@ def _mixed(works: Sequence[Work], sizes: Sequence[int], cells: Sequence[int], ta
 WAYS = {"apart": _apart, "joined": _joined, "mixed": _mixed}
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[n if n == "mixed" else pytest.param(n, marks=pytest.mark.slow) for n in WAYS])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Parts of several kinds, whatever they cost."""
     name = str(request.param)
