@@ -66,8 +66,8 @@ class Compiler:
         alive = state.facts.get("alive", groups.all_alive())
         held = state.facts.get("held", alive)
         kept = named(groups.analysis.graph, kept_indices(groups.analysis, held))
-        for rewriting in (state.facts.get("split"), state.facts.get("order")):
-            kept = kept if rewriting is None else rewriting.of(kept)
+        for rewriting in state.rewritings:
+            kept = rewriting.of(kept)
         result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
         verified: dict[str, Any] | None = state.facts.get("verified")
         has_onnx = verified is None or self._has_onnx(result, state)

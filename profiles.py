@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 from .files import write_whole
 from .ir.errors import EnvironmentProblem, first_line
 from .passes.target import Target
-from .runtime.target_profile import machine, profile_target
 
 _ELSEWHERE = "set PRUNEC_CACHE to a folder that can be written"
 _WIDEST_BLOCK = 1024
@@ -20,9 +20,11 @@ _TIMES = ("ns_per_mac", "ns_per_byte", "ns_per_node")
 
 def profile(target: Target) -> dict[str, Any]:
     """Measure ``target`` on this machine and keep what comes out; returns what was written, and ``file``."""
+    from .runtime.target_profile import profile_target  # loads ONNX Runtime, which reading a profile does without
+
     measured = asdict(profile_target(target))
     kept = {name: measured[name] for name in ("channel_block", *_TIMES)}
-    found = {"target": target.name, "machine": measured["measured_on"], **kept}
+    found = {"target": target.name, "machine": machine(), **kept}
     path = profile_file(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +68,14 @@ def profiled(target: Target) -> Target:
         return _with_constants(target, json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
+
+
+def machine() -> str:
+    """This machine's name and processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.node()} ({models[0] if models else platform.processor() or platform.machine()})"
 
 
 def _with_constants(target: Target, found: dict[str, Any]) -> Target:

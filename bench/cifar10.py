@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import copy
 import io
-import json
 import os
 import platform
 import sys
@@ -43,6 +42,7 @@ from torch.nn import functional as F
 
 from . import peer
 from .onnx_export import export
+from .record import command, record
 
 try:
     import prunec
@@ -451,10 +451,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"adapted: {top1(dense, load(data, 'test').first(settings.test_images), settings):.2f} %")
         return 0
     result = run(data, settings, CONTENDERS | MORE_CONTENDERS if options.all else CONTENDERS)
-    result["command"] = " ".join(["python -m bench.cifar10", *(sys.argv[1:] if arguments is None else arguments)])
+    result["command"] = command("bench.cifar10", arguments)
     if not options.short:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        record(result, RESULTS)
     print(table(result))
     return 0
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,7 @@ from .accuracy_plot import draw
 from .cifar10 import ROOT, Images, Settings, find_data, has_bf16, load, log, machine, top1
 from .cifar_models import NETWORKS, Network
 from .onnx_export import export
+from .record import command, record
 
 try:
     import prunec
@@ -225,12 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     result = run(data, options.models, options.method, short=options.short)
-    given = sys.argv[1:] if arguments is None else arguments
-    result["command"] = " ".join(["python -m bench.unconstrained_accuracy", *given])
+    result["command"] = command("bench.unconstrained_accuracy", arguments)
     print(table(result))
     if not options.short:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        record(result, RESULTS)
         draw(result, RESULTS.with_suffix(".svg"))
     return 0
 

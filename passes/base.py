@@ -24,15 +24,28 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin
 
 from ..ir.errors import UsageError
 from ..ir.graph import Graph
 from ..ir.words import did_you_mean
+from .rewrite import Kept
 from .target import Target
 
 Kind = Literal["rewrite", "analysis", "criterion", "planner"]
 Progress = Callable[[str, str], None]
+
+
+class Rewriting(Protocol):
+    """Channels of a compact graph in other places: what a pass chose, apart from the weights that it was chosen for."""
+
+    def applied(self, graph: Graph) -> Graph:
+        """A copy of ``graph``, which has the structure of the one it was chosen for, rewritten."""
+        ...
+
+    def of(self, kept: Kept) -> Kept:
+        """The ``kept`` indices of parameters as they are in the rewritten graph."""
+        ...
 
 
 @dataclass
@@ -40,8 +53,9 @@ class State:
     """What flows through a pipeline.
 
     ``dense`` is the canonical source and stays as it is; ``graph`` is what rewrites replace.  ``facts`` holds the
-    results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``inference`` is
-    the graph after rewrites that are only right for inference, None while there were none.  ``context`` is what the
+    results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``rewritings`` are
+    what passes did to the compact graph, in order, for the proof to do it again.  ``inference`` is the graph after
+    rewrites that are only right for inference, None while there were none.  ``context`` is what the
     caller hands in: ``loss``, for gradient criteria, and ``samples``, for criteria of activations.  ``notes`` are lines
     for the report.  ``tell`` gets the name of a pass that takes long, and which part of its work starts.
     """
@@ -51,6 +65,7 @@ class State:
     target: Target
     seed: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    rewritings: list[Rewriting] = field(default_factory=list)
     inference: Graph | None = None
     context: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -25,8 +25,6 @@ from .target import Target
 
 _EXACT = 8
 _SWEEPS = 8
-_FLOAT = 4
-"""Bytes of an element."""
 
 Chosen = NDArray[np.bool_]
 
@@ -47,8 +45,7 @@ class _Choice:
         self.alive = np.zeros(int(component.max()) + 1, bool)
         self.alive[component] = alive
         self.sides = [tuple(component[axis] for axis in e.axes(groups.analysis)) for e in edges]
-        terms = [("time", term) for term in _terms(groups, target)]
-        self.tally = Tally(component, terms, self.alive.copy())
+        self.tally = Tally(component, {"time": list(_terms(groups, target))}, self.alive.copy())
 
     def time(self, whole: Chosen) -> float:
         living = self.alive.copy()
@@ -131,20 +128,19 @@ def _node(site: Analysed, macs: Macs | None, groups: Groups, target: Target, cou
     """Multiply-accumulates, in whole blocks of channels; else what is read and written."""
     if macs is not None:
         return macs(Cost(site, _in_blocks(count, groups, target))) * target.ns_per_mac
-    return sum(elements(axes, count) for axes in site.results) * _FLOAT * target.ns_per_byte
+    return target.written_ns(sum(elements(axes, count) for axes in site.results))
 
 
 def _in_blocks(count: Count, groups: Groups, target: Target) -> Count:
-    solution, block = groups.analysis.solution, target.channel_block
-    return lambda axis: -(-count(axis) // block) * block if solution.may_shrink(axis) else count(axis)
+    solution = groups.analysis.solution
+    return lambda axis: target.in_blocks(count(axis)) if solution.may_shrink(axis) else count(axis)
 
 
 def _pick(edge: SoftEdge, groups: Groups, target: Target, count: Count) -> float:
     """What is picked is read and written, and again on its way into blocks of channels."""
     if not _is_partial(edge, groups, count):
         return 0.0
-    picked = elements(groups.analysis.axes[edge.node.output] or [], count)
-    return 4 * _FLOAT * picked * target.ns_per_byte + 2 * target.ns_per_node
+    return 2 * target.copy_ns(elements(groups.analysis.axes[edge.node.output] or [], count))
 
 
 def _reorder(edges: list[SoftEdge], groups: Groups, target: Target, count: Count) -> float:
@@ -153,7 +149,7 @@ def _reorder(edges: list[SoftEdge], groups: Groups, target: Target, count: Count
         return 0.0
     x = edges[0].node.inputs[0]
     assert x is not None
-    return 2 * _FLOAT * elements(groups.analysis.axes[x] or [], count) * target.ns_per_byte + target.ns_per_node
+    return target.copy_ns(elements(groups.analysis.axes[x] or [], count))
 
 
 def _is_partial(edge: SoftEdge, groups: Groups, count: Count) -> bool:

@@ -22,10 +22,9 @@ class Meter:
         self.needed_by = Rows.of(solution.members.T.tocsr())
         self.dead_needs: NDArray[np.int64] = solution.members @ solution.dead(dropped).astype(np.int64)
         self.reads = None if solution.soft is None else Reads(solution.soft, self.dead_needs == 0)
-        terms = [(name, term) for name in which for term in groups.cost.terms(name)]
+        terms = {name: groups.cost.terms(name) for name in which}
         self.tally = Tally(solution.component, terms, self.dead_needs == 0)
-        self.totals = {**dict.fromkeys(which, 0.0), **self.tally.totals}
-        self.tally.totals = self.totals
+        self.totals = self.tally.totals
 
     def drop(self, units: Units) -> None:
         """``units``, which were alive, go."""

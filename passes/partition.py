@@ -65,11 +65,7 @@ def unsplit_ns(works: Sequence[Work], sizes: Sequence[int], target: Target) -> f
 
 
 def _width(classes: Bools | None, sizes: Sequence[int], target: Target) -> float:
-    return 1.0 if classes is None else float(_in_blocks(np.asarray(sizes)[classes].sum(), target))
-
-
-def _in_blocks(count: NDArray[np.int64], target: Target) -> NDArray[np.int64]:
-    return -(-count // target.channel_block) * target.channel_block
+    return 1.0 if classes is None else float(target.in_blocks(int(np.asarray(sizes)[classes].sum())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +96,7 @@ class _Model:
 
     def widths(self, parts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Channels of each part, (…, parts, classes) -> (…, parts), in whole blocks."""
-        return _in_blocks(parts @ self.sizes, self.target)
+        return self.target.in_blocks(parts @ self.sizes)
 
     def hits(self, parts: NDArray[np.int64]) -> tuple[Bools, Bools]:
         """Which parts each work makes and reads: (…, parts, works)."""
@@ -194,7 +190,7 @@ class _Merging:
         return float(self.model.time(self._sums()))
 
     def _sums(self) -> _Sums:
-        width = _in_blocks(self.size, self.model.target)[:, None]
+        width = self.model.target.in_blocks(self.size)[:, None]
         made, read = self.hits
         return _Sums(made.sum(0), (width * made).sum(0), read.sum(0), (width * read).sum(0))
 
@@ -232,7 +228,7 @@ class _Merging:
     def _merged(self, pairs: NDArray[np.int64]) -> _Sums:
         """The sums once the parts of each pair are one: (pairs, works)."""
         now, (a, b), target = self._sums(), pairs.T, self.model.target
-        width, joint = _in_blocks(self.size, target)[:, None], _in_blocks(self.size[a] + self.size[b], target)[:, None]
+        width, joint = target.in_blocks(self.size)[:, None], target.in_blocks(self.size[a] + self.size[b])[:, None]
         found = []
         for hit, count, total in zip(self.hits, (now.made, now.read), (now.made_width, now.read_width), strict=True):
             found.append(count - (hit[a] & hit[b]))

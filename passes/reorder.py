@@ -34,7 +34,7 @@ from ..ir.words import counted
 from .base import Kind, Pass, State, register
 from .movable import Components, Obstacle, obstacles, parts, picked
 from .order import ordered, upscale_path
-from .rewrite import Indices, Kept, literal, make, named, without_idle_literals, without_idle_takes
+from .rewrite import Indices, Kept, composed, literal, make, named, without_idle_literals, without_idle_takes
 
 Positions = NDArray[np.int64]
 Method = Literal["exact", "upscale"]
@@ -60,7 +60,8 @@ class Reorder(Pass):
 
     def run(self, state: State) -> Graph:
         search = _Search(analyse(state.graph), self.method)
-        state.facts["order"] = reordering = search.reordering()
+        reordering = search.reordering()
+        state.rewritings.append(reordering)
         state.notes.append(search.note())
         return reordering.applied(state.graph)
 
@@ -99,13 +100,7 @@ class Reordering:
 
     def of(self, kept: Kept) -> Kept:
         """The ``kept`` indices of parameters in the new order."""
-        return {name: _composed(axes, self.parameters.get(name, ())) for name, axes in kept.items()}
-
-
-def _composed(kept: Indices, moved: Indices) -> Indices:
-    """For each axis the indices ``kept[moved]``, None for all."""
-    pairs = zip(kept, moved or (None,) * len(kept), strict=True)
-    return tuple(k if m is None else m if k is None else k[m] for k, m in pairs)
+        return {name: composed(axes, self.parameters.get(name, ())) for name, axes in kept.items()}
 
 
 def _take(graph: Graph, node: Node, dim: int, positions: Positions) -> Node:

@@ -22,6 +22,9 @@ from ..ir.opset import OPS, Alive, Analysed
 Indices = tuple[NDArray[np.int64] | None, ...]
 Kept = dict[str, Indices]
 
+NOTHING = -1
+"""The index of a position that holds zeros, for which the source has nothing."""
+
 
 def kept_indices(analysis: Analysis, alive: Alive) -> dict[Value, Indices]:
     """For each constant the kept indices of each axis, None where all are kept."""
@@ -31,6 +34,17 @@ def kept_indices(analysis: Analysis, alive: Alive) -> dict[Value, Indices]:
 def named(graph: Graph, kept: dict[Value, Indices]) -> Kept:
     """Kept indices by the source's parameter names (tied names share theirs); literals are left out."""
     return {n: kept[v] for v, c in graph.constants.items() if c.role != "literal" for n in c.names}
+
+
+def composed(kept: Indices, chosen: Indices) -> Indices:
+    """For each axis the indices ``kept[chosen]``; None, or no ``chosen`` at all, is all, and NOTHING stays NOTHING."""
+    return tuple(_at(k, c) for k, c in zip(kept, chosen or (None,) * len(kept), strict=True))
+
+
+def _at(kept: NDArray[np.int64] | None, chosen: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    if kept is None or chosen is None:
+        return kept if chosen is None else chosen
+    return np.where(chosen == NOTHING, NOTHING, kept[chosen])
 
 
 def eliminate(analysis: Analysis, alive: Alive, held: Alive | None = None) -> Graph:

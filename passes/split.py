@@ -39,8 +39,6 @@ from .splitting import Splitting
 from .target import Target
 
 Bools = NDArray[np.bool_]
-_FLOAT = 4
-"""Bytes of an element."""
 
 
 @register
@@ -62,9 +60,10 @@ class Split(Pass):
 
     def run(self, state: State) -> Graph:
         search = _Search(analyse(state.graph), state.target, self.force)
-        state.facts["split"] = splitting = search.splitting()
+        graph, splitting = search.splitting().made(state.graph)
+        state.rewritings.append(splitting)
         state.notes.append(search.note())
-        return splitting.applied(state.graph)
+        return graph
 
 
 # ---------------------------------------------------------------------- the search
@@ -218,18 +217,17 @@ class _Costs:
 
     def _copies(self) -> Iterator[float]:
         """Each pick is read and written, and again on its way into blocks; so is, once, what is picked from."""
-        byte, node = self.target.ns_per_byte, self.target.ns_per_node
         sources: dict[Value, None] = {}
         for site in self.family.sites:
             if self.roles[site.node.name].moved:
-                copied = _FLOAT * math.prod(site.node.output.shape or ())
+                copy_ns = self.target.copy_ns(math.prod(site.node.output.shape or ()))
                 if site.node.op == "cat":
-                    yield 2 * copied * byte + node
+                    yield copy_ns
                 else:
-                    yield 4 * copied * byte + 2 * node
+                    yield 2 * copy_ns
                     sources |= {v: None for v in site.node.inputs[:1] if v is not None}
         for value in sources:
-            yield 2 * _FLOAT * math.prod(value.shape or ()) * byte + node
+            yield self.target.copy_ns(math.prod(value.shape or ()))
 
     def _computing(self) -> list[Analysed]:
         return [s for s in self.family.sites if not self.roles[s.node.name].moved]
@@ -264,7 +262,7 @@ class _Costs:
         made = None if role.made is None else site.results[0][role.made]
         read = next(((site.operands[k] or [])[d] for k, d in role.summed.items()), None)
         macs = 0.0 if op.macs is None else op.macs(Cost(site, one))
-        added = 2 * _FLOAT * elements(site.results[0], one) * self.target.ns_per_byte
+        added = 2 * self.target.written_ns(elements(site.results[0], one))
         return Work(self._of(made), self._of(read), macs * self.target.ns_per_mac, added)
 
     def _of(self, axis: Axis | None) -> Bools | None:
@@ -277,11 +275,11 @@ class _Costs:
     @cached_property
     def _count(self) -> Count:
         """One for an axis of the family, whole blocks for others that may shrink."""
-        solution, block = self.analysis.solution, self.target.channel_block
+        solution = self.analysis.solution
 
         def count(axis: Axis) -> int:
             if self._mine(axis):
                 return 1
-            return -(-len(axis) // block) * block if solution.may_shrink(axis) else len(axis)
+            return self.target.in_blocks(len(axis)) if solution.may_shrink(axis) else len(axis)
 
         return count

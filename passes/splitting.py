@@ -21,13 +21,10 @@ from ..ir.axes import Axis
 from ..ir.graph import Constant, Graph, Node, Value, reads, substitute, values_in
 from ..ir.opset import OPS, Analysed, Fitting
 from .movable import Components
-from .rewrite import Indices, Kept, make, without_idle_literals, write
+from .rewrite import NOTHING, Indices, Kept, composed, make, without_idle_literals, write
 from .splittable import Roles
 
-NOTHING = -1
-"""The index of a position that holds zeros, for which the source has nothing."""
-
-Cut = tuple[NDArray[np.int64] | None, ...]
+Cut = Indices
 """For each axis of a constant the positions that a clone has, NOTHING for zeros; None for all."""
 
 
@@ -44,23 +41,28 @@ class Splitting:
     sites
         Each node with split channels, as it was analysed, and what it does with them.
     clones
-        For each parameter that was cloned its clones by name, and how they are cut; filled by :meth:`applied`.
+        For each parameter that was cloned its clones by name, and how they are cut; :meth:`made` gives them.
     """
 
     parts: tuple[Components, ...]
     axes: Mapping[str, tuple[Components | None, ...]]
     sites: Mapping[str, tuple[Analysed, Roles]]
-    clones: dict[str, dict[str, Cut]] = field(default_factory=dict)
+    clones: Mapping[str, Mapping[str, Cut]] = field(default_factory=dict)
 
     def applied(self, graph: Graph) -> Graph:
         """A copy of ``graph`` with its channels in parts."""
-        return _Rebuilt(graph.copy(), self).graph
+        return self.made(graph)[0]
+
+    def made(self, graph: Graph) -> tuple[Graph, Splitting]:
+        """A copy of ``graph`` with its channels in parts, and this with the clones that it has."""
+        rebuilt = _Rebuilt(graph.copy(), self)
+        return rebuilt.graph, replace(self, clones=rebuilt.parameters)
 
     def of(self, kept: Kept) -> Kept:
         """The ``kept`` indices of parameters as they are in parts; NOTHING where there are zeros."""
         found: Kept = {}
         for name, axes in kept.items():
-            found |= {clone: _composed(axes, cut) for clone, cut in self.clones.get(name, {name: ()}).items()}
+            found |= {clone: composed(axes, cut) for clone, cut in self.clones.get(name, {name: ()}).items()}
         return found
 
     def parts_on(self, value: Value, d: int) -> list[int]:
@@ -88,17 +90,6 @@ def _prefixes(name: str) -> list[str]:
     return [name, *(".".join(path[:k]) for k in range(1, len(path)))]
 
 
-def _composed(kept: Indices, cut: Cut) -> Indices:
-    """For each axis the indices ``kept[cut]``, None for all."""
-    return tuple(_at(k, c) for k, c in zip(kept, cut or (None,) * len(kept), strict=True))
-
-
-def _at(kept: NDArray[np.int64] | None, cut: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-    if kept is None or cut is None:
-        return kept if cut is None else cut
-    return np.where(cut == NOTHING, NOTHING, kept[cut])
-
-
 class _Rebuilt:
     """``graph`` while its nodes are replaced, one after another (in place)."""
 
@@ -112,12 +103,12 @@ class _Rebuilt:
         self.free: set[tuple[str, str]] = set()
         self.clones: dict[tuple[Value, int], Value] = {}
         self.constants: dict[tuple[Value, bytes], Value] = {}
+        self.parameters: dict[str, dict[str, Cut]] = {}
         self.gone: set[Value] = set()
         self.nodes: list[Node] = []
         self.made: set[str] = set()
         replaced = [n for n in graph.nodes if n.name in splitting.sites]
         read = [v for n in replaced for v in reads(n)]
-        splitting.clones.clear()
         for node in graph.nodes:
             if node.name in splitting.sites:
                 self._node(node, *splitting.sites[node.name])
@@ -179,7 +170,7 @@ class _Rebuilt:
         self.nodes = kept[::-1]
         for value in set(self.constants.values()) - used:
             for name in self.graph.constants.pop(value).names:
-                for clones in self.splitting.clones.values():
+                for clones in self.parameters.values():
                     clones.pop(name, None)
 
     def _like(self, value: Value) -> Value:
@@ -213,7 +204,7 @@ class _Rebuilt:
             names = tuple(self.fresh("constant", n, mark) for n in names)
         if held.role != "literal":
             for old, new in zip(held.names, names, strict=True):
-                self.splitting.clones.setdefault(old, {})[new] = cut
+                self.parameters.setdefault(old, {})[new] = cut
         clone = Value(name, tuple(data.shape), value.dtype)
         self.graph.constants[clone] = Constant(names, data, held.role, held.persistent)
         return clone

@@ -7,7 +7,7 @@ computed anew.  Terms are whole numbers, or their sum hardly depends on the orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,21 @@ from .cost import Term
 
 
 class Tally:
-    """Totals by name of ``terms`` while components turn; ``living`` says of each component whether it is alive."""
+    """Totals of the terms under each name while components turn; ``living`` says of each whether it is alive."""
 
-    def __init__(self, component: NDArray[np.int64], terms: Sequence[tuple[str, Term]], living: NDArray[np.bool_]):
-        self.component, self.terms, self.living = component, terms, living
-        self.totals = dict.fromkeys((name for name, _ in terms), 0.0)
-        self.values = [0.0] * len(terms)
+    def __init__(
+        self, component: NDArray[np.int64], terms: Mapping[str, Sequence[Term]], living: NDArray[np.bool_]
+    ) -> None:
+        self.component, self.living = component, living
+        self.terms = [(name, term) for name, each in terms.items() for term in each]
+        self.totals = dict.fromkeys(terms, 0.0)
+        self.values = [0.0] * len(self.terms)
         self._axes: dict[int, int] = {}
         self._held: list[Axis] = []
         self._counts: list[int] = []
         self._readers: list[dict[int, None]] = []
         self._places: Rows | None = None
-        for k in range(len(terms)):
+        for k in range(len(self.terms)):
             self._evaluate(k)
 
     def turn(self, turned: NDArray[np.int64], *, alive: bool) -> None:

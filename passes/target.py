@@ -7,9 +7,18 @@ does not waste the gain on odd counts.  A new target is one entry in :data:`TARG
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..ir.errors import UsageError
 from ..ir.words import did_you_mean
+
+ELEMENT_BYTES = 4
+"""Bytes of an element: costs are those of float32."""
+
+N = TypeVar("N", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,18 @@ class Target:
     ns_per_byte: float = 0.05
     ns_per_node: float = 3000.0
     measured_on: str = ""
+
+    def in_blocks(self, count: N) -> N:
+        """``count`` channels as the runtime computes them: in whole blocks."""
+        return -(-count // self.channel_block) * self.channel_block
+
+    def written_ns(self, elements: float) -> float:
+        """Nanoseconds that writing ``elements`` takes."""
+        return ELEMENT_BYTES * elements * self.ns_per_byte
+
+    def copy_ns(self, elements: float) -> float:
+        """Nanoseconds of a node that copies ``elements``: each is read and written."""
+        return 2 * self.written_ns(elements) + self.ns_per_node
 
 
 TARGETS = {

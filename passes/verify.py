@@ -36,9 +36,7 @@ from .difference import (
     run,
 )
 from .groups import Groups, Units
-from .reorder import Reordering
 from .rewrite import eliminate, mask
-from .splitting import Splitting
 
 _DOUBLE_MACS, _DOUBLE_PARAMS = 2e9, 1e8
 _SLOW_IN_DOUBLE = 200
@@ -161,9 +159,8 @@ class _Proof:
     def _compact(self, analysis: Analysis) -> Graph:
         """The analysed graph without the dead positions, its channels in the parts and order of the pipeline."""
         compact = eliminate(analysis, self.alive, self.state.facts.get("held"))
-        rewritings: list[Splitting | Reordering | None] = [self.state.facts.get(name) for name in ("split", "order")]
-        for rewriting in rewritings:
-            compact = compact if rewriting is None else rewriting.applied(compact)
+        for rewriting in self.state.rewritings:
+            compact = rewriting.applied(compact)
         return compact
 
     def _each_unit_alone(self) -> None:

@@ -8,7 +8,6 @@ The block of channels is not timed: the runtime shows it, for it pads the weight
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,12 @@ from .session import Session
 _STEM = 16
 """Channels of the input, and of the output."""
 
+_WIDTH = 64
+"""Channels of the layer that reads."""
+
+_NODES = 3
+"""A pick is three nodes: out of blocks, the pick, into blocks again."""
+
 _ROUNDS = 30
 _SIZES = ((14, 256), (28, 128), (56, 64), (7, 512), (28, 256), (14, 512))
 """Height and width, and channels, of the networks that are compared."""
@@ -39,17 +44,7 @@ def profile_target(target: Target) -> Target:
     mac = float(np.median([pair.ns_per_mac for pair in pairs]))
     byte, node = _fitted(pairs, mac)
     block = _channel_block() or target.channel_block
-    return replace(
-        target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node, measured_on=machine()
-    )
-
-
-def machine() -> str:
-    """This machine's name and processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.node()} ({models[0] if models else platform.processor() or platform.machine()})"
+    return replace(target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node)
 
 
 @dataclass(frozen=True)
@@ -86,13 +81,6 @@ class _Pair:
     def copy_ns(self, ns_per_mac: float) -> float:
         """What picking took, without making the channels that are not picked."""
         return self.picked_ns - self.half_ns - self.channels // 2 * _STEM * self.area * ns_per_mac
-
-
-_WIDTH = 64
-"""Channels of the layer that reads."""
-
-_NODES = 3
-"""A pick is three nodes: out of blocks, the pick, into blocks again."""
 
 
 def _fitted(pairs: Sequence[_Pair], ns_per_mac: float) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from .. import arrays
 from ..errors import ModelError
+from ..frontends.fx_modes import modes_kept
 from ..frontends.fx_recurrent import LAYERS
 from ..graph import Constant, Graph, Node, Value, map_values, reads, values_in
 from ..inputs import in_order
@@ -313,15 +314,13 @@ def run_source(model: Any, graph: Graph, inputs: list[Any]) -> list[NDArray[Any]
     A module runs in evaluation mode, and what it remembers of the run is taken back.
     """
     module = model if isinstance(model, torch.nn.Module) else model.module()
-    modes = {part: part.training for part in module.modules()}
     held = [(b, b.clone()) for b in module.buffers()]
     try:
-        for part in modes:
-            part.training = False
-        return _called(module, graph, inputs)
+        with modes_kept(module):
+            for part in module.modules():
+                part.training = False
+            return _called(module, graph, inputs)
     finally:
-        for part, training in modes.items():
-            part.training = training
         for buffer, before in held:
             buffer.data.copy_(before)
 

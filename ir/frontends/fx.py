@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Value, values_in
 from ..opset import OPAQUE
+from .fx_modes import modes_kept
 from .fx_names import NAMES, RESULT
 from .fx_regions import flat
 from .spelling import Spelling
@@ -45,10 +46,9 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     ModelError
         When ``torch.export`` cannot trace the model.
     """
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
     try:
-        with _quiet():
+        with modes_kept(model), _quiet():
+            model.eval()
             return _export_dynamic(model, args, dict(kwargs)) or _export(model, args, dict(kwargs), None)
     except ModelError:
         raise
@@ -57,9 +57,6 @@ def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
             f"torch.export cannot trace {type(model).__name__}: {first_line(error)}",
             hint="check that the example inputs fit; data-dependent control flow must be rewritten",
         ) from error
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 @contextlib.contextmanager

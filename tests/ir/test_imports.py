@@ -121,13 +121,12 @@ assert not heavy, heavy
 """
 
 
-def test_help_imports_nothing_heavy() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(prunec.__file__).parent.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", _NO_TORCH], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
+_COMPILE_ALONE = """
+import sys
+import torch, prunec
+prunec.compile(torch.nn.Linear(4, 4), (torch.randn(2, 4),), "score,plan{ratio=0.5},eliminate", measure=False)
+assert "onnxruntime" not in sys.modules
+"""
 
 _PASSES_ALONE = """
 import sys
@@ -136,8 +135,8 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
 """
 
 
-def test_the_passes_import_neither_torch_nor_onnx() -> None:
+@pytest.mark.parametrize("script", [_NO_TORCH, _COMPILE_ALONE, _PASSES_ALONE], ids=["help", "compile", "passes"])
+def test_what_is_not_needed_is_not_loaded(script: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(prunec.__file__).parent.parent)}
-    command = [sys.executable, "-c", _PASSES_ALONE]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -55,6 +55,13 @@ def reordered(state: State, **options: Any) -> State:
     return state
 
 
+def reordering(state: State) -> Reordering:
+    """What the pass chose last."""
+    found = state.rewritings[-1]
+    assert isinstance(found, Reordering)
+    return found
+
+
 def keeping(subject: oracle.Subject | Graph, *kept: Sequence[int]) -> State:
     """The compact graph in which the groups that several readers share keep these channels, one group after another."""
     graph = subject if isinstance(subject, Graph) else subject.graph
@@ -112,6 +119,13 @@ class Between(nn.Module):
         return self.a(z), self.b(z)
 
 
+def between(part: Part, layers: Layers) -> State:
+    """The compact graph of two readers of what ``part`` makes with ``layers``, each picking its own channels."""
+    torch.manual_seed(0)
+    made: dict[str, Any] = {name: make() for name, make in layers.items()}
+    return compiled(of(Between(part, **made), 2, 3, 4, 4), NAIVE.format(ratio=0.4))
+
+
 def test_two_readers_that_share_one_channel() -> None:
     """B reads 1 and 3, D reads 2 and 3: in the order 1 3 2 both read neighbours."""
     torch.manual_seed(0)
@@ -120,7 +134,7 @@ def test_two_readers_that_share_one_channel() -> None:
     reordered(state)
     assert takes(state.graph) == 0
     assert [n.attrs["slices"] for n in state.graph.nodes if n.op == "slice"] == [((1, 0, 2, 1),), ((1, 1, 3, 1),)]
-    order: Reordering = state.facts["order"]
+    order = reordering(state)
     made, *_ = order.of({"stem.weight": (np.array([1, 2, 3]), None, None, None)})["stem.weight"]
     assert np.array_equal(made if made is not None else [], [1, 3, 2])
     assert line(state) == "reorder: 1 of 1 pick without a copy now"
@@ -234,15 +248,12 @@ PLACES_COUNT: dict[str, tuple[str, Part, Layers]] = {
 
 @pytest.mark.parametrize("name", PLACES_COUNT)
 def test_channels_stay_where_their_places_count(name: str) -> None:
-    torch.manual_seed(0)
     why, part, layers = PLACES_COUNT[name]
-    made: dict[str, Any] = {k: make() for k, make in layers.items()}
-    subject = of(Between(part, **made), 2, 3, 4, 4)
-    state = compiled(subject, NAIVE.format(ratio=0.4))
+    state = between(part, layers)
     before = takes(state.graph)
     assert before
     assert takes(reordered(state).graph) == before
-    assert not state.facts["order"].constants
+    assert not reordering(state).constants
     assert why in line(state)
 
 
@@ -261,7 +272,7 @@ def test_parts_that_are_concatenated_in_several_orders() -> None:
     state = compiled(of(Both(), 2, 3, 4, 4), NAIVE.format(ratio=0.4))
     reordered(state)
     assert "concatenated in several orders" in line(state)
-    assert not state.facts["order"].constants
+    assert not reordering(state).constants
 
 
 def test_what_cannot_be_gained_is_said() -> None:
@@ -279,7 +290,7 @@ def test_what_cannot_be_gained_is_said() -> None:
     state = keeping(of(Three(wide=3, c=nn.Conv2d(3, 4, 1)), 2, 3, 4, 4), (0, 1), (1, 2), (0, 2))
     reordered(state)
     assert line(state) == "reorder: 0 of 1 pick without a copy now: no order helps, so nothing changed"
-    assert not state.facts["order"].constants
+    assert not reordering(state).constants
 
 
 def test_picks_of_the_source_stay_what_they_are() -> None:
@@ -389,7 +400,7 @@ def test_a_weight_that_does_not_follow_is_found() -> None:
     torch.manual_seed(0)
     state = keeping(of(Between(wide=8), 2, 3, 4, 4), (1, 3, 6), (2, 3, 4))
     state.graph = Reorder().run(state)
-    order: Reordering = state.facts["order"]
+    order = reordering(state)
     name = next(name for name in order.constants if "weight" in name and "stem" in name)
     value = next(v for v in state.graph.constants if v.name == name)
     back = tuple(None if axis is None else np.argsort(axis) for axis in order.constants[name])

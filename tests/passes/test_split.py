@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ from prunec.passes.base import State
 from prunec.passes.canonicalize import canonical
 from prunec.passes.fold import fold_batch_norms
 from prunec.passes.partition import Choice, Work, cheapest
+from prunec.passes.rewrite import NOTHING
 from prunec.passes.split import Split
-from prunec.passes.splitting import NOTHING
+from prunec.passes.splitting import Splitting
 from prunec.passes.target import Target, find_target
 from prunec.passes.verify import Verify
 
 from ..ir.test_onnx_frontend import build, node, weight
 from ..models import micro, oracle
 from .test_layout import FREE, compiled, stream, two_readers
-from .test_reorder import Between, Concat, float_stream, keeping, listed, of
+from .test_reorder import Between, Concat, Layers, Part, between, float_stream, keeping, listed, of
 
 NAIVE = FREE.replace("{layout}", "copies=naive,align=1") + ",eliminate"
 PROVED = NAIVE + ",split{{force=true}},fold,verify"
@@ -50,6 +51,13 @@ def parted(state: State, *, force: bool = True) -> State:
     state.graph = Split(force).run(state)
     assert Verify().run(state)["ok"]
     return state
+
+
+def splitting(state: State) -> Splitting:
+    """What the pass chose last."""
+    found = state.rewritings[-1]
+    assert isinstance(found, Splitting)
+    return found
 
 
 def line(state: State) -> str:
@@ -96,7 +104,7 @@ def test_any_parts_are_exact(name: str, way: str) -> None:
     state = compiled(oracle.subject(*micro.build(name)), PROVED.format(ratio=0.5))
     assert state.facts["verified"]["ok"]
     assert picks(state.graph) == 0
-    assert state.facts["split"].parts
+    assert splitting(state).parts
 
 
 # ---------------------------------------------------------------------- what becomes of a network
@@ -114,7 +122,7 @@ def test_readers_that_overlap_are_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (picks(state.graph), count(state.graph, "conv")) == (2, 3)
     parted(state)
     assert picks(state.graph) == 0
-    assert sorted(part.size for part in state.facts["split"].parts) == [1, 1, 1]
+    assert sorted(part.size for part in splitting(state).parts) == [1, 1, 1]
     weights = [n.inputs[1].shape or () for n in state.graph.nodes if n.op == "conv" and n.inputs[1] is not None]
     assert sorted(weights) == [(1, 3, 1, 1)] * 3 + [(8, 1, 1, 1)] * 4
     assert sum(bool(n.attrs.get("sum")) for n in state.graph.nodes) == 2
@@ -146,9 +154,7 @@ def test_a_stream_that_channels_leave(ratio: float, way: str) -> None:
     assert picks(after.graph) == 0
 
 
-Part = Callable[[Any, Any], Any]
-
-PASSING: dict[str, tuple[Part, dict[str, Callable[[], nn.Module]]]] = {
+PASSING: dict[str, tuple[Part, Layers]] = {
     "depthwise": (lambda m, y: y + m.dw(y), {"dw": lambda: nn.Conv2d(16, 16, 3, padding=1, groups=16)}),
     "norm": (lambda m, y: m.norm(y).relu() + y, {"norm": lambda: nn.BatchNorm2d(16)}),
     "square": (lambda m, y: y + m.c(y).relu(), {"c": lambda: nn.Conv2d(16, 16, 3, padding=1)}),
@@ -219,13 +225,13 @@ def test_where_a_function_may_give_no_number_nothing_is_computed_for_nobody(monk
     monkeypatch.setattr(splits, "cheapest", _joined)
     for part, joined in ((lambda m, y: y.tanh(), True), (lambda m, y: (y + 1.0).log(), False)):
         state = compiled(of(Between(part), 2, 3, 4, 4), NAIVE.format(ratio=0.4))
-        parts = parted(state).facts["split"].parts
+        parts = splitting(parted(state)).parts
         assert (len(parts) == 1) == joined
 
 
 # ---------------------------------------------------------------------- what stays
 
-REFUSED: dict[str, tuple[str, Part, dict[str, Callable[[], nn.Module]]]] = {
+REFUSED: dict[str, tuple[str, Part, Layers]] = {
     "mean": ("aten.mean", lambda m, y: y * y.mean(1, keepdim=True), {}),
     "softmax": ("aten.softmax", lambda m, y: y.softmax(1) * m.c(y), {"c": lambda: nn.Conv2d(16, 1, 1)}),
     "groups": ("channels in groups or heads", lambda m, y: y + m.c(y), {"c": lambda: nn.Conv2d(16, 16, 1, groups=4)}),
@@ -241,14 +247,12 @@ REFUSED: dict[str, tuple[str, Part, dict[str, Callable[[], nn.Module]]]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_channels_that_are_needed_side_by_side(name: str) -> None:
-    torch.manual_seed(0)
     why, part, layers = REFUSED[name]
-    made: dict[str, Any] = {k: make() for k, make in layers.items()}
-    state = compiled(of(Between(part, **made), 2, 3, 4, 4), NAIVE.format(ratio=0.4))
+    state = between(part, layers)
     before = picks(state.graph)
     assert before
     assert picks(parted(state).graph) == before
-    assert not state.facts["split"].parts
+    assert not splitting(state).parts
     assert f"{'pick' if before == 1 else 'picks'} left as they were ({why}" in line(state)
 
 
