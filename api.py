@@ -167,6 +167,8 @@ def analyze(
     example_inputs: Any = None,
     *,
     score: str | None = None,
+    loss: Callable[[Any], Any] | None = None,
+    samples: Iterable[Any] | None = None,
     graph: str | Path | None = None,
     seed: int = 0,
     source_name: str | None = None,
@@ -177,6 +179,8 @@ def analyze(
     ----------
     score
         The criterion whose scores are described; None = the default of the ``score`` pass.
+    loss, samples
+        For criteria that need them, as in :func:`compile`.
     graph
         A file, ``.html`` or ``.svg``, that gets a drawing of the groups; ``source_name`` is its title.
     """
@@ -186,7 +190,7 @@ def analyze(
     read_graph, _ = read(model, example_inputs)
     read_s = time.perf_counter() - start
     groups = groups_of(canonical(read_graph))
-    found = findings(groups, find_target(_TARGET), score, seed)
+    found = findings(groups, find_target(_TARGET), score, seed, {"loss": loss, "samples": samples})
     if graph is not None:
         write_whole(graph, draw(groups, found, source_name or type(model).__name__, graph))
     return {**found, "seconds": time.perf_counter() - start - read_s, "versions": versions()}

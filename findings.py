@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,16 @@ SPREAD = {"min": 0, "lower": 25, "median": 50, "upper": 75, "max": 100}
 """The figures of a spread of scores, and the percentiles that they are."""
 
 
-def findings(groups: Groups, target: Target, method: str | None = None, seed: int = 0) -> dict[str, Any]:
+def findings(
+    groups: Groups,
+    target: Target,
+    method: str | None = None,
+    seed: int = 0,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Groups, units, what is pinned and what is not understood, as JSON-serialisable data.
 
-    ``method`` is the criterion whose scores are described; None is the default one.
+    ``method`` is the criterion whose scores are described, None the default one; ``given`` is the context of its state.
 
     Raises
     ------
@@ -39,7 +46,7 @@ def findings(groups: Groups, target: Target, method: str | None = None, seed: in
     """
     analysis = groups.analysis
     held, costs = pins(analysis), analysis.opaque_costs()
-    scores, notes = _scores(groups, target, method, seed)
+    scores, notes = _scores(groups, target, method, seed, given)
     return {
         "groups": _Describing(groups, held, scores).all(),
         "criterion": method or Score().method,
@@ -59,12 +66,14 @@ def findings(groups: Groups, target: Target, method: str | None = None, seed: in
     }
 
 
-def _scores(groups: Groups, target: Target, method: str | None, seed: int) -> tuple[Scores | None, list[str]]:
+def _scores(
+    groups: Groups, target: Target, method: str | None, seed: int, given: Mapping[str, Any]
+) -> tuple[Scores | None, list[str]]:
     """Scores as the criterion gives them; none, with a note, where nobody asked and the weights cannot be ranked."""
     graph = groups.analysis.graph
     step = Score(method=method or Score().method, normalize="none")
     try:
-        return step.run(State(graph, graph, target, seed, facts={"groups": groups})), []
+        return step.run(State(graph, graph, target, seed, facts={"groups": groups}, context=dict(given))), []
     except ModelError as error:
         if method is not None:
             raise

@@ -16,6 +16,7 @@ from .passes.target import Target
 _ELSEWHERE = "set PRUNEC_CACHE to a folder that can be written"
 _WIDEST_BLOCK = 1024
 _TIMES = ("ns_per_mac", "ns_per_byte", "ns_per_node")
+_CONSTANTS = ("channel_block", "idle_share", *_TIMES)
 
 
 def profile(target: Target) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def profile(target: Target) -> dict[str, Any]:
     from .runtime.target_profile import profile_target  # loads ONNX Runtime, which reading a profile does without
 
     measured = asdict(profile_target(target))
-    kept = {name: measured[name] for name in ("channel_block", *_TIMES)}
+    kept = {name: measured[name] for name in _CONSTANTS}
     found = {"target": target.name, "machine": machine(), **kept}
     path = profile_file(target)
     try:
@@ -87,10 +88,9 @@ def _with_constants(target: Target, found: dict[str, Any]) -> Target:
         raise ValueError(f"channel_block cannot be {block!r}")
     if not all(type(ns) in (int, float) and 0 <= ns < float("inf") for ns in times):
         raise ValueError(f"times in nanoseconds cannot be {times}")
-    mac, byte, node = map(float, times)
-    return replace(
-        target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node, measured_on=machine()
-    )
+    if type(found["idle_share"]) not in (int, float) or not 0 <= found["idle_share"] <= 1:
+        raise ValueError(f"idle_share cannot be {found['idle_share']!r}")
+    return replace(target, **{name: found[name] for name in _CONSTANTS}, measured_on=machine())
 
 
 def _damaged(path: Path, error: Exception) -> EnvironmentProblem:

@@ -3,10 +3,13 @@
 ``python -m bench.upscale [MODEL ...]`` prints a row for each model.  Each runs in a process of its own.  The masks are
 LAMP over the input channels of all layers, each layer for itself; weights are random.
 
-naive and upscale are ml-upscale's exports; superset16 reads everything and makes multiples of 16 channels; prunec is
-``layout{copies=cheapest}`` by constants that are measured first (``prunec profile``), forbid is
-``layout{copies=forbid}``.  Times are medians of turns with the dense model.  Nodes that
-move data are counted beyond those of the dense model as the same exporter writes it.
+naive and upscale are ml-upscale's exports; superset16 reads everything and makes multiples of 16 channels.  prunec's
+forms are ``layout{copies=forbid}``, ``cheapest`` and ``naive`` (here *picks*), by constants that are measured first
+(``prunec profile``); split weighs sums of layers as well.  *free* is what picks takes without its copies: no layout can
+be faster.
+
+Times are medians of turns with the dense model, over its.  In brackets: nodes of ONNX Runtime's optimised graph that
+only move data, beyond those of the dense model as the same exporter writes it, and among them changes of layout.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ LAYOUTS = {
     "superset16": "layout{copies=forbid,align=16,restore=none},eliminate",
     "forbid": "layout{copies=forbid},eliminate",
     "cheapest": "layout{copies=cheapest},eliminate",
-    "split": "layout{copies=cheapest},eliminate,split",
+    "split": "layout{copies=cheapest,then=split},eliminate,split",
+    "picks": "layout{copies=naive},eliminate",
 }
 PUBLISHED = ("naive", "upscale")
 FORMS = (*PUBLISHED, *LAYOUTS)
@@ -87,7 +91,8 @@ def one(name: str, among: Sequence[str]) -> dict[str, Any]:
         "upscale": lambda: _exported(_upscaled(model, x, baseline=False), x),
         **{form: lambda layout=layout: _pruned(model, x, layout) for form, layout in LAYOUTS.items()},  # type: ignore[misc]
     }
-    row: dict[str, Any] = {"model": name, "seconds": {}, "ratio": {}, "copies": {}, "error": {}}
+    row: dict[str, Any] = {"model": name, "seconds": {}, "ratio": {}, "copies": {}, "reorders": {}, "error": {}}
+    idle: dict[str, float] = {}
     for form, make in ((form, forms[form]) for form in among):
         start = time.perf_counter()
         try:
@@ -98,8 +103,13 @@ def one(name: str, among: Sequence[str]) -> dict[str, Any]:
             continue
         row["seconds"][form] = time.perf_counter() - start
         row["ratio"][form] = compare(dense, made, budget_s=8.0, threads=2).ratio
-        row["copies"][form] = moved(dense if form in PUBLISHED else own, made).beyond
+        found = moved(dense if form in PUBLISHED else own, made)
+        row["copies"][form] = found.beyond
+        row["reorders"][form] = sum(n for op, n in found.more.items() if op.startswith("Reorder"))
+        idle[form] = row["ratio"][form] * sum(move.share for move in found.compact)
         row["error"][form] = _error(dense, made, x.numpy())
+    if {"picks", "superset16"} <= idle.keys():
+        row["ratio"]["free"] = row["ratio"]["picks"] - idle["picks"] + idle["superset16"]
     return row
 
 
@@ -173,16 +183,19 @@ def _error(dense: onnx.ModelProto, compact: onnx.ModelProto, x: NDArray[np.float
 
 def table(rows: Sequence[dict[str, Any]], forms: Sequence[str]) -> str:
     """A line for each model: ratios to dense, copies in brackets."""
-    lines = [f"{'model':18}" + "".join(f"{form:>16}" for form in forms)]
+    free = ["free"] if {"picks", "superset16"} <= set(forms) else []
+    lines = [f"{'model':18}" + "".join(f"{form:>18}" for form in [*forms, *free])]
     for row in rows:
-        cells = [_cell(row, form) for form in forms]
-        lines.append(f"{row['model']:18}" + "".join(f"{cell:>16}" for cell in cells))
+        cells = [_cell(row, form) for form in [*forms, *free]]
+        lines.append(f"{row['model']:18}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)
 
 
 def _cell(row: dict[str, Any], form: str) -> str:
     ratio = row["ratio"].get(form)
-    return "fails" if ratio is None else f"{ratio:.3f} ({row['copies'][form]})"
+    if ratio is None:
+        return "fails"
+    return f"{ratio:.3f}" + (f" ({row['copies'][form]}, {row['reorders'][form]})" if form in row["copies"] else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,7 +234,7 @@ def _row(name: str, forms: Sequence[str]) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, IndexError, json.JSONDecodeError) as error:
-        return {"model": name, "ratio": {}, "error": str(error)[:200]}
+        return {"model": name, "ratio": {}, "copies": {}, "error": str(error)[:200]}
     return found
 
 

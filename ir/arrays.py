@@ -125,16 +125,17 @@ def _keep(data: Any, kept: tuple[NDArray[np.int64] | None, ...]) -> Any:
             data = data.detach().index_select(d, _index(indices, data))
         else:
             data = np.take(data, indices, axis=d)
-    return _channels_last(data) if last else data
+    return channels_last(data) if last else data
 
 
 def is_channels_last(data: Any) -> bool:
     """Whether a torch tensor of images or volumes has its channels last in memory, and not in order as well."""
     strides = data.stride() if data.dim() in (4, 5) else ()
-    return bool(strides) and not data.is_contiguous() and _channels_last(data).stride() == strides
+    return bool(strides) and not data.is_contiguous() and channels_last(data).stride() == strides
 
 
-def _channels_last(data: Any) -> Any:
+def channels_last(data: Any) -> Any:
+    """``data`` with its channels last in memory."""
     return data.movedim(1, -1).contiguous().movedim(-1, 1)
 
 

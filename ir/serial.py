@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils import _pytree as pytree
 
+from . import arrays
 from .emit.fx import resolve
 from .errors import ModelError
 from .graph import Constant, Graph, Node, Value
@@ -41,9 +42,9 @@ def save_graph(graph: Graph, folder: Path) -> None:
     constants = []
     for value, constant in graph.constants.items():
         tensors[constant.name] = constant.data.detach().contiguous().clone()
-        constants.append(
-            {"value": value.name, "names": constant.names, "role": constant.role, "persistent": constant.persistent}
-        )
+        held = {"value": value.name, "names": constant.names, "role": constant.role}
+        last = arrays.is_channels_last(constant.data)
+        constants.append({**held, "persistent": constant.persistent, "channels_last": last})
     source = graph.source
     try:
         specs = {k: pytree.treespec_dumps(source[k]) for k in ("in_spec", "out_spec")}
@@ -143,12 +144,14 @@ class _Reader:
             for n, v in data["values"].items()
         }
 
+    def _data(self, constant: dict[str, Any]) -> torch.Tensor:
+        found = self.tensors[constant["names"][0]]
+        return arrays.channels_last(found) if constant.get("channels_last") else found
+
     def graph(self) -> Graph:
         d = self.data
         constants = {
-            self.values[c["value"]]: Constant(
-                tuple(map(_plain, c["names"])), self.tensors[c["names"][0]], c["role"], c["persistent"]
-            )
+            self.values[c["value"]]: Constant(tuple(map(_plain, c["names"])), self._data(c), c["role"], c["persistent"])
             for c in d["constants"]
         }
         in_spec, out_spec = pytree.treespec_loads(d["in_spec"]), pytree.treespec_loads(d["out_spec"])

@@ -7,18 +7,23 @@ one after another, from both ends (all whole, all picked), until no single chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-from ..ir.graph import Value
+from ..ir.analysis import Analysis
+from ..ir.axes import Axis
+from ..ir.graph import Node, Value
 from ..ir.opset import OPS, Alive, Analysed, Cost, Macs
-from .cost import Count, Term, elements
+from .cost import Count, Term, elements, sums
 from .groups import Groups
+from .movable import along, parts
 from .soft_edges import SoftEdge
 from .tally import Tally
 from .target import Target
@@ -29,22 +34,40 @@ _SWEEPS = 8
 Chosen = NDArray[np.bool_]
 
 
-def fastest(edges: Sequence[SoftEdge], alive: Alive, groups: Groups, target: Target) -> list[SoftEdge]:
-    """Those of ``edges`` across which everything is best read, once all but ``alive`` atoms are gone."""
+def fastest(
+    edges: Sequence[SoftEdge],
+    alive: Alive,
+    groups: Groups,
+    target: Target,
+    saved: Mapping[tuple[str, ...], float] = MappingProxyType({}),
+) -> list[SoftEdge]:
+    """Those of ``edges`` across which everything is best read, once all but ``alive`` atoms are gone.
+
+    Where all edges named together in ``saved`` are picked, so many nanoseconds of it are saved later.
+    """
     if not edges:
         return []
-    choice = _Choice(edges, alive, groups, target)
+    choice = _Choice(edges, alive, groups, target, saved)
     return [e for e, whole in zip(edges, choice.best(), strict=True) if whole]
 
 
 class _Choice:
     """The time of a network, in nanoseconds, by the edges that are whole."""
 
-    def __init__(self, edges: Sequence[SoftEdge], alive: Alive, groups: Groups, target: Target) -> None:
+    def __init__(
+        self,
+        edges: Sequence[SoftEdge],
+        alive: Alive,
+        groups: Groups,
+        target: Target,
+        saved: Mapping[tuple[str, ...], float],
+    ) -> None:
         component = groups.analysis.solution.component
         self.alive = np.zeros(int(component.max()) + 1, bool)
         self.alive[component] = alive
         self.sides = [tuple(component[axis] for axis in e.axes(groups.analysis)) for e in edges]
+        at = {e.name: k for k, e in enumerate(edges)}
+        self.saved = [(np.array([at[n] for n in names if n in at], int), ns) for names, ns in saved.items()]
         self.tally = Tally(component, {"time": list(_terms(groups, target))}, self.alive.copy())
 
     def time(self, whole: Chosen) -> float:
@@ -55,7 +78,7 @@ class _Choice:
         changed = living != self.tally.living
         self.tally.turn(np.flatnonzero(changed & living), alive=True)
         self.tally.turn(np.flatnonzero(changed & ~living), alive=False)
-        return self.tally.totals["time"]
+        return self.tally.totals["time"] - sum(ns for picks, ns in self.saved if not whole[picks].any())
 
     def best(self) -> Chosen:
         """The fastest choice that is found."""
@@ -104,18 +127,47 @@ def _with(whole: Chosen, edges: NDArray[np.int64], bits: int) -> Chosen:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What reads across an edge: of each part that is concatenated there the reader's positions, and all of them."""
+
+    node: Node
+    parts: list[tuple[Axis, Axis]]
+
+    @classmethod
+    def of(cls, edge: SoftEdge, analysis: Analysis, join: Analysed | None) -> _Read:
+        reader, source = edge.axes(analysis)
+        sizes = [len(part) for part in parts(join)] if join is not None and along(join.node) == edge.key[1] else []
+        cuts = np.cumsum(sizes)[:-1] if sum(sizes) == len(source) else np.zeros(0, np.int64)
+        return cls(edge.node, list(zip(np.split(reader, cuts), np.split(source, cuts), strict=True)))
+
+    def is_scattered(self, count: Count) -> bool:
+        """Whether some part is read, and not all of it."""
+        return any(0 < count(reader) < count(source) for reader, source in self.parts)
+
+    def concatenates(self, count: Count) -> bool:
+        """Whether several parts are read, and others are not."""
+        read = [count(reader) > 0 for reader, source in self.parts if count(source) > 0]
+        return sum(read) > 1 and not all(read)
+
+
 def _terms(groups: Groups, target: Target) -> Iterator[Term]:
     """The time of each node, of each pick, and of bringing what is picked from into plain order, once."""
     analysis = groups.analysis
-    sources: dict[Value, list[SoftEdge]] = {}
+    joins = {
+        v: analysis.sites[n.name]
+        for v, n in analysis.graph.producers().items()
+        if n.op == "cat" and n.name in analysis.sites
+    }
+    sources: dict[Value, list[_Read]] = {}
     for node in analysis.graph.nodes:
         site, op = analysis.sites.get(node.name), OPS.get(node.op)
         if site is None or op is None:
             continue
         if node.attrs.get("soft"):
-            edge = SoftEdge(node, node)
             x = node.inputs[0]
             assert x is not None
+            edge = _Read.of(SoftEdge(node, node), analysis, joins.get(x))
             sources.setdefault(x, []).append(edge)
             yield partial(_pick, edge, groups, target)
         else:
@@ -127,31 +179,34 @@ def _terms(groups: Groups, target: Target) -> Iterator[Term]:
 def _node(site: Analysed, macs: Macs | None, groups: Groups, target: Target, count: Count) -> float:
     """Multiply-accumulates, in whole blocks of channels; else what is read and written."""
     if macs is not None:
-        return macs(Cost(site, _in_blocks(count, groups, target))) * target.ns_per_mac
+        return macs(Cost(site, _computed(site, groups, target, count))) * target.ns_per_mac
     return target.written_ns(sum(elements(axes, count) for axes in site.results))
 
 
-def _in_blocks(count: Count, groups: Groups, target: Target) -> Count:
-    solution = groups.analysis.solution
-    return lambda axis: target.in_blocks(count(axis)) if solution.may_shrink(axis) else count(axis)
+def _computed(site: Analysed, groups: Groups, target: Target, count: Count) -> Count:
+    """The channels that a node is as slow as."""
+    solution, made = groups.analysis.solution, {id(axis) for axis in site.results[0]} if sums(site) else set()
+
+    def computed(axis: Axis) -> int:
+        if not solution.may_shrink(axis):
+            return count(axis)
+        return target.in_sets(count(axis)) if id(axis) in made else target.in_blocks(count(axis))
+
+    return computed
 
 
-def _pick(edge: SoftEdge, groups: Groups, target: Target, count: Count) -> float:
-    """What is picked is read and written, and again on its way into blocks of channels."""
-    if not _is_partial(edge, groups, count):
-        return 0.0
-    return 2 * target.copy_ns(elements(groups.analysis.axes[edge.node.output] or [], count))
+def _pick(edge: _Read, groups: Groups, target: Target, count: Count) -> float:
+    """The time of picking what one edge does not read whole, or of concatenating the whole parts that it reads."""
+    picked = elements(groups.analysis.axes[edge.node.output] or [], count)
+    if edge.is_scattered(count):
+        return target.pick_ns(picked)
+    return target.copy_ns(picked) if edge.concatenates(count) else 0.0
 
 
-def _reorder(edges: list[SoftEdge], groups: Groups, target: Target, count: Count) -> float:
-    """All that some edge picks from comes out of blocks of channels once."""
-    if not any(_is_partial(edge, groups, count) for edge in edges):
+def _reorder(edges: list[_Read], groups: Groups, target: Target, count: Count) -> float:
+    """All that some edge picks from comes into plain order once."""
+    if not any(edge.is_scattered(count) for edge in edges):
         return 0.0
     x = edges[0].node.inputs[0]
     assert x is not None
-    return target.copy_ns(elements(groups.analysis.axes[x] or [], count))
-
-
-def _is_partial(edge: SoftEdge, groups: Groups, count: Count) -> bool:
-    reader, source = edge.axes(groups.analysis)
-    return count(reader) < count(source)
+    return target.plain_ns(elements(groups.analysis.axes[x] or [], count))

@@ -14,15 +14,20 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ir import arrays
 from ..ir.analysis import Analysis
 from ..ir.errors import UsageError
+from ..ir.graph import Graph
 from ..ir.opset import Alive
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
 from .fastest import fastest
 from .groups import Groups, Units, step_of, step_within
 from .plan.plan import Plan
+from .reorder import slices
+from .rewrite import eliminate
 from .soft_edges import SoftEdge, soft_edges
+from .split import saved_ns
 from .target import Target
 
 
@@ -36,11 +41,13 @@ class Layout(Pass):
     align: round the counts that are made to this many channels; auto = the target's block; 1 = not at all.
     restore: which weights come back where a layer reads channels that it had dropped: all, those of channels that are
     there for the alignment alone, or none.
+    then: weigh picks as they are after this pass, which must follow ``eliminate`` (with copies=cheapest).
     """
 
     copies: Literal["forbid", "cheapest", "naive"] = "cheapest"
     align: int | Literal["auto"] = "auto"
     restore: Literal["all", "alignment", "none"] = "alignment"
+    then: Literal["nothing", "reorder", "split"] = "nothing"
 
     name: ClassVar[str] = "layout"
     kind: ClassVar[Kind] = "planner"
@@ -51,6 +58,8 @@ class Layout(Pass):
     def __post_init__(self) -> None:
         if self.align != "auto" and self.align < 1:
             raise UsageError(f"layout{{align}} cannot be {self.align}", hint="1 or more, or auto")
+        if self.then != "nothing" and self.copies != "cheapest":
+            raise UsageError(f"layout{{then}} weighs nothing with copies={self.copies}", hint="copies=cheapest does")
 
     def run(self, state: State) -> Plan:
         groups: Groups = state.facts["groups"]
@@ -78,8 +87,25 @@ class Layout(Pass):
         """The edges across which everything is read."""
         if self.copies == "cheapest":
             state.notes.append(_basis(state.target))
-            return fastest(edges, alive, groups, state.target)
+            target = _reading(state.target, groups.analysis.graph)
+            return fastest(edges, alive, groups, target, self._saved(alive, groups, target))
         return edges if self.copies == "forbid" else []
+
+    def _saved(self, alive: Alive, groups: Groups, target: Target) -> dict[tuple[str, ...], float]:
+        """Nanoseconds that the pass to come saves where everything is picked: by the edges that go together."""
+        if self.then == "nothing":
+            return {}
+        compact = eliminate(groups.analysis, alive)
+        if self.then == "split":
+            return saved_ns(compact, target)
+        return {(name,): target.pick_ns(n) - target.slice_ns(n) for name, n in slices(compact).items()}
+
+
+def _reading(target: Target, graph: Graph) -> Target:
+    """``target`` for the memory and the batch of ``graph``: one example, where it takes any number."""
+    last = any(arrays.is_torch(c.data) and arrays.is_channels_last(c.data) for c in graph.constants.values())
+    fixed = [v.shape[0] for v in graph.inputs if v.shape and 0 not in v.dynamic]
+    return target.reading(max(fixed, default=1), channels_last=last)
 
 
 def _basis(target: Target) -> str:

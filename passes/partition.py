@@ -7,7 +7,7 @@ alone, and the best of what was passed is taken.  Start at :func:`cheapest`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -37,12 +37,15 @@ class Work:
         Nanoseconds of multiplying, for one channel made and one read.
     summand_ns
         Nanoseconds of adding once more to the result, for one channel made.
+    in_sets
+        Whether the channels made come in sets of blocks.
     """
 
     made: Bools | None
     read: Bools | None
     rate_ns: float
     summand_ns: float
+    in_sets: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,16 @@ def cheapest(works: Sequence[Work], sizes: Sequence[int], cells: Sequence[int], 
 
 def unsplit_ns(works: Sequence[Work], sizes: Sequence[int], target: Target) -> float:
     """Nanoseconds of multiplying where each node has exactly its channels, all together."""
-    return sum(w.rate_ns * _width(w.made, sizes, target) * _width(w.read, sizes, target) for w in works)
+    return sum(
+        w.rate_ns
+        * _width(w.made, sizes, target.in_sets if w.in_sets else target.in_blocks)
+        * _width(w.read, sizes, target.in_blocks)
+        for w in works
+    )
 
 
-def _width(classes: Bools | None, sizes: Sequence[int], target: Target) -> float:
-    return 1.0 if classes is None else float(target.in_blocks(int(np.asarray(sizes)[classes].sum())))
+def _width(classes: Bools | None, sizes: Sequence[int], computed: Callable[[int], int]) -> int:
+    return 1 if classes is None else computed(int(np.asarray(sizes)[classes].sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +98,15 @@ class _Model:
             np.array([none if c is None else c for c in each]).reshape(len(works), len(sizes)).astype(np.int64).T
             for each in ([w.made for w in works], [w.read for w in works])
         )
+        self.in_sets = np.array([w.in_sets for w in works], bool)
         self.plain = [
             np.array([c is None for c in each]) for each in ([w.made for w in works], [w.read for w in works])
         ]
 
-    def widths(self, parts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Channels of each part, (…, parts, classes) -> (…, parts), in whole blocks."""
-        return self.target.in_blocks(parts @ self.sizes)
+    def widths(self, sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Channels that parts of these ``sizes`` count as where each work makes or reads them: (…, parts, works)."""
+        blocks = np.repeat(self.target.in_blocks(sizes)[..., None], self.in_sets.size, -1)
+        return np.where(self.in_sets, self.target.in_sets(sizes)[..., None], blocks), blocks
 
     def hits(self, parts: NDArray[np.int64]) -> tuple[Bools, Bools]:
         """Which parts each work makes and reads: (…, parts, works)."""
@@ -118,9 +128,9 @@ class _Model:
         return found
 
     def sums(self, parts: NDArray[np.int64]) -> _Sums:
-        widths = self.widths(parts)[..., None]
+        made_width, read_width = self.widths(parts @ self.sizes)
         made, read = self.hits(parts)
-        return _Sums(made.sum(-2), (widths * made).sum(-2), read.sum(-2), (widths * read).sum(-2))
+        return _Sums(made.sum(-2), (made_width * made).sum(-2), read.sum(-2), (read_width * read).sum(-2))
 
 
 def _exactly(model: _Model, cells: NDArray[np.int64]) -> Choice:
@@ -190,9 +200,9 @@ class _Merging:
         return float(self.model.time(self._sums()))
 
     def _sums(self) -> _Sums:
-        width = self.model.target.in_blocks(self.size)[:, None]
+        made_width, read_width = self.model.widths(self.size)
         made, read = self.hits
-        return _Sums(made.sum(0), (width * made).sum(0), read.sum(0), (width * read).sum(0))
+        return _Sums(made.sum(0), (made_width * made).sum(0), read.sum(0), (read_width * read).sum(0))
 
     def cheapest_pair(self) -> tuple[int, int] | None:
         """The two parts whose merge costs least; None where none may be merged."""
@@ -227,10 +237,11 @@ class _Merging:
 
     def _merged(self, pairs: NDArray[np.int64]) -> _Sums:
         """The sums once the parts of each pair are one: (pairs, works)."""
-        now, (a, b), target = self._sums(), pairs.T, self.model.target
-        width, joint = target.in_blocks(self.size)[:, None], target.in_blocks(self.size[a] + self.size[b])[:, None]
+        now, (a, b) = self._sums(), pairs.T
+        alone, together = self.model.widths(self.size), self.model.widths(self.size[a] + self.size[b])
+        counts, totals = (now.made, now.read), (now.made_width, now.read_width)
         found = []
-        for hit, count, total in zip(self.hits, (now.made, now.read), (now.made_width, now.read_width), strict=True):
+        for hit, count, total, width, joint in zip(self.hits, counts, totals, alone, together, strict=True):
             found.append(count - (hit[a] & hit[b]))
             found.append(total - width[a] * hit[a] - width[b] * hit[b] + joint * (hit[a] | hit[b]))
         return _Sums(*found)

@@ -113,6 +113,13 @@ def _take(graph: Graph, node: Node, dim: int, positions: Positions) -> Node:
     return replace(make(graph, "take", (x, literal(graph, name, positions)), attrs, node.output), name=node.name)
 
 
+def slices(graph: Graph) -> dict[str, int]:
+    """The picks of a compact graph that are slices once it is reordered, by name, and how many elements each reads."""
+    search = _Search(analyse(graph), "exact")
+    copying = {read.node.name for read in search.copying()}
+    return {read.node.name: read.copied for read in search.reads if read.node.name not in copying}
+
+
 # ---------------------------------------------------------------------- the search
 
 
@@ -201,12 +208,16 @@ class _Search:
         """What came of it, in a line for the report."""
         if not self.before:
             return "reorder: no layer picks channels that are no neighbours, so nothing changed"
-        now = self.before - len(self._copying(self.reads))
+        now = self.before - len(self.copying())
         text = f"reorder: {now} of {counted(self.before, 'pick')} without a copy now"
         if not self.left:
             return text if now else f"{text}: no order helps, so nothing changed"
         why = ", ".join(sorted(set(self.left.values())))
         return f"{text}; {counted(len(self.left), 'value')} left in the order that was there ({why})"
+
+    def copying(self) -> list[_Read]:
+        """The picks that are no slices, in the places that were found."""
+        return self._copying(self.reads)
 
     def _now(self, read: _Read) -> Positions:
         return self.places.positions(read)

@@ -16,7 +16,7 @@ from ..ir import arrays, dialects
 from ..ir.analysis import Analysis
 from ..ir.axes import Axes
 from ..ir.codes import beside, codes
-from ..ir.graph import Constant, Graph, Node, Value, map_values, reads, substitute
+from ..ir.graph import Constant, Graph, Node, Value, map_values, reads, substitute, values_in
 from ..ir.opset import OPS, Alive, Analysed
 
 Indices = tuple[NDArray[np.int64] | None, ...]
@@ -68,9 +68,13 @@ def _without_idle_edges(graph: Graph) -> Graph:
 
 
 def without_idle_takes(graph: Graph, names: Collection[str]) -> Graph:
-    """``graph`` (in place): of the takes called ``names`` those that leave out nothing are gone, those of neighbours
-    are slices."""
+    """``graph`` (in place) with the takes called ``names`` as cheap as they can be.
+
+    Those that leave out nothing are gone, those of neighbours are slices, and those of whole parts of a concatenation
+    concatenate these parts alone.
+    """
     idle: dict[Value, Value] = {}
+    makers = graph.producers()
     read = [v for n in graph.nodes if n.name in names for v in reads(n)]
     for k, node in enumerate(graph.nodes):
         if node.name not in names:
@@ -78,18 +82,45 @@ def without_idle_takes(graph: Graph, names: Collection[str]) -> Graph:
         x = node.inputs[0]
         assert x is not None
         d, indices = node.attrs["dim"], node.attrs["indices"]
+        whole = [x] if indices == tuple(range((x.shape or ())[d])) else _whole_parts(makers.get(x), d, indices)
         start, stop = indices[0], indices[-1] + 1
-        if indices != tuple(range(start, stop)):
-            continue
-        if stop - start == (x.shape or ())[d] and node.output not in graph.outputs:
-            idle[node.output] = idle.get(x, x)
-        else:
+        if len(whole) == 1 and node.output not in graph.outputs:
+            idle[node.output] = idle.get(whole[0], whole[0])
+        elif len(whole) > 1:
+            graph.nodes[k] = replace(make(graph, "cat", tuple(whole), {"dim": d}, node.output), name=node.name)
+        elif indices == tuple(range(start, stop)):
             cut = make(graph, "slice", (x,), {"slices": ((d, start, stop, 1),)}, node.output)
             graph.nodes[k] = replace(cut, name=node.name)
     graph.nodes = [n for n in graph.nodes if n.outputs[0] not in idle]
     for node in graph.nodes:
         substitute(node, idle)
-    return without_idle_literals(graph, read)
+    return without_idle_literals(_without_unread(graph, {makers[v].name for v in read if v in makers}), read)
+
+
+def _whole_parts(maker: Node | None, d: int, indices: tuple[int, ...]) -> list[Value]:
+    """What stands at ``indices`` of a concatenation along axis ``d``, if that is whole operands in their order."""
+    if maker is None or maker.op != "cat" or maker.attrs["dim"] != d:
+        return []
+    found: list[Value] = []
+    wanted, start = set(indices), 0
+    for part in maker.inputs:
+        assert part is not None
+        stop = start + (part.shape or ())[d]
+        if wanted.issuperset(range(start, stop)) and stop > start:
+            found.append(part)
+            wanted -= set(range(start, stop))
+        start = stop
+    return found if not wanted and list(indices) == sorted(indices) else []
+
+
+def _without_unread(graph: Graph, names: Collection[str]) -> Graph:
+    """``graph`` (in place) without those nodes called ``names`` that nobody reads."""
+    used = {v for node in graph.nodes for v in reads(node)} | {
+        *graph.outputs,
+        *values_in(graph.source.get("outputs", ())),
+    }
+    graph.nodes = [n for n in graph.nodes if n.name not in names or used.intersection(n.outputs)]
+    return graph
 
 
 def without_idle_literals(graph: Graph, values: Iterable[Value]) -> Graph:

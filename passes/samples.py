@@ -20,7 +20,10 @@ from ..ir.graph import Graph, Value
 from .base import State
 from .difference import run
 
-_FORM = "prunec.compile(…, samples=[…]) takes batches, each in the form of example_inputs: a tuple or dict of tensors"
+_FORM = (
+    "prunec.compile(…, samples=[…]), or analyze, takes batches, each in the form of example_inputs: a tuple or dict of "
+    "tensors"
+)
 _HELD = 1 << 26
 """Elements of observed values that are held at a time."""
 
@@ -42,17 +45,35 @@ def batches(graph: Graph, state: State, what: str) -> Iterator[list[Any]]:
         raise UsageError(f"samples cannot be a {type(given).__name__}", hint=_FORM)
     alike: list[Any] = runtime(graph).sample_inputs(graph, state.seed)
     count = 0
-    for count, each in enumerate(given, 1):
+    for count, each in enumerate(_read(given), 1):
         state.tell("score", f"sample batch {count}")
         yield _fitted(graph, each, alike, f"sample batch {count}")
     if not count:
         raise UsageError(f"{what} needs sample inputs, and samples is empty", hint=f"{_FORM}; an iterator ends once")
 
 
+def _read(given: Iterable[Any]) -> Iterator[Any]:
+    """What the caller's iterable gives; what goes wrong in there is the caller's."""
+    count, waiting = 0, iter(given)
+    while True:
+        count += 1
+        try:
+            each = next(waiting)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise UsageError(
+                f"sample batch {count} could not be read: {type(error).__name__}: {first_line(error)}",
+                hint="check the iterator that was given as samples",
+            ) from error
+        yield each
+
+
 def _fitted(graph: Graph, given: Any, alike: Sequence[Any], where: str) -> list[Any]:
     found = runtime(graph).flat_inputs(graph, given)
     if len(found) != len(graph.inputs):
-        raise UsageError(f"{where} has {len(found)} inputs, and the model {len(graph.inputs)}", hint=_FORM)
+        labels = "; leave labels out: samples=((x,) for x, label in loader)" if len(found) > len(graph.inputs) else ""
+        raise UsageError(f"{where} has {len(found)} inputs, and the model {len(graph.inputs)}", hint=_FORM + labels)
     return [_input(v, x, like, where) for v, x, like in zip(graph.inputs, found, alike, strict=True)]
 
 
@@ -71,6 +92,8 @@ def _input(value: Value, given: Any, like: Any, where: str) -> Any:
             hint="give samples of the example inputs' sizes, or export the model with a dynamic batch",
             input=value.name,
         )
+    if 0 in shape:
+        raise UsageError(f"{where}: input {value.name!r} of shape {list(shape)} is empty", hint=_FORM, input=value.name)
     return arrays.like(arrays.to_numpy(data), like)
 
 

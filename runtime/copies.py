@@ -73,10 +73,15 @@ class Moved:
     compact: tuple[Move, ...]
 
     @property
+    def more(self) -> Counter[str]:
+        """How many more nodes move data, by op."""
+        before, after = (Counter(m.op for m in found) for found in (self.dense, self.compact))
+        return after - before
+
+    @property
     def beyond(self) -> int:
         """How many more nodes move data; a kind that there is less of makes up for no other."""
-        before, after = (Counter(m.op for m in found) for found in (self.dense, self.compact))
-        return sum((after - before).values())
+        return self.more.total()
 
     def as_dict(self, *, each: bool = False) -> dict[str, Any]:
         """JSON-serialisable: of both models ``nodes`` by op, ``bytes`` written in a run, ``share`` of its time.

@@ -57,11 +57,12 @@ def test_channels_last_stay_last(tmp_path: Path) -> None:
     model = network.eval().to(memory_format=torch.channels_last)
     result = prunec.compile(model, (torch.randn(2, 3, 8, 8),), ratio=0.5, measure=False)
     assert result.module is not None
-    weights = {name: p for name, p in result.module.named_parameters() if p.dim() == 4}
-    assert weights["2.weight"].shape == (8, 8, 3, 3)
-    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights.values())
     result.save(tmp_path / "artifact")
     again = prunec.load(tmp_path / "artifact").module
     assert again is not None
+    for module in (result.module, again):
+        weights = {name: p for name, p in module.named_parameters() if p.dim() == 4}
+        assert weights["2.weight"].shape == (8, 8, 3, 3)
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights.values())
     x = torch.randn(2, 3, 8, 8)
     assert torch.allclose(again(x), result.module(x), atol=1e-6)

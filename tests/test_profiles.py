@@ -38,6 +38,13 @@ def test_what_was_measured_is_used(cache: Path) -> None:
     assert target.channel_block in (4, 8, 16, 32)
 
 
+def test_torch_is_measured_in_torch() -> None:
+    target = find_target("torch-cpu")
+    found = profile(target)
+    assert (found["channel_block"], found["idle_share"]) == (target.channel_block, 0)
+    assert 1e-4 < profiled(target).ns_per_mac < 10
+
+
 def test_another_machine_does_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     profile(TARGET)
     monkeypatch.setattr(profiles, "machine", lambda: "another")
@@ -64,7 +71,14 @@ def test_without_a_home_there_is_no_profile(monkeypatch: pytest.MonkeyPatch) -> 
         profile(TARGET)
 
 
-CHANGES = [{"ns_per_mac": "fast"}, {"channel_block": 0}, {"channel_block": True}, {"ns_per_byte": -1}, None]
+CHANGES = [
+    {"ns_per_mac": "fast"},
+    {"idle_share": 2},
+    {"channel_block": 0},
+    {"channel_block": True},
+    {"ns_per_byte": -1},
+    None,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

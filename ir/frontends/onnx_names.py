@@ -798,6 +798,8 @@ def make(graph: Graph, op: str, inputs: tuple[Value, ...], attrs: Mapping[str, A
     """How this dialect spells an op that a pass inserts: kind and call."""
     if op == "take":
         return "Gather", new_call("Gather", list(inputs), axis=attrs["dim"])
+    if op == "cat":
+        return "Concat", new_call("Concat", list(inputs), axis=attrs["dim"])
     if op == "slice":
         ((d, start, stop, _),) = attrs["slices"]
         if opset(graph) < 10:

@@ -35,7 +35,7 @@ def test_no_other_choice_is_faster(seed: int, byte: float) -> None:
     groups, edges, alive = masked(seed)
     target = replace(TARGET, ns_per_byte=byte)
     found = fastest(edges, alive, groups, target)
-    choice = _Choice(edges, alive, groups, target)
+    choice = _Choice(edges, alive, groups, target, {})
     time = choice.time(np.array([e in found for e in edges]))
     assert time == pytest.approx(min(times(choice, len(edges))))
 
@@ -45,7 +45,7 @@ def test_one_by_one_comes_close(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
     groups, edges, alive = masked(seed)
     monkeypatch.setattr(module, "_EXACT", 0)
     found = fastest(edges, alive, groups, TARGET)
-    choice = _Choice(edges, alive, groups, TARGET)
+    choice = _Choice(edges, alive, groups, TARGET, {})
     every = times(choice, len(edges))
     assert choice.time(np.array([e in found for e in edges])) <= min(every[0], every[-1])
 
@@ -62,7 +62,7 @@ def test_what_costs_nothing_is_copied_and_what_costs_much_is_not() -> None:
 
 def test_time_does_not_depend_on_the_way_to_a_choice() -> None:
     groups, edges, alive = masked(1)
-    one, other = (_Choice(edges, alive, groups, TARGET) for _ in range(2))
+    one, other = (_Choice(edges, alive, groups, TARGET, {}) for _ in range(2))
     every = times(one, len(edges))
     assert every == pytest.approx(times(one, len(edges)))
     last = np.ones(len(edges), bool)
@@ -72,3 +72,23 @@ def test_time_does_not_depend_on_the_way_to_a_choice() -> None:
 def test_nothing_to_choose() -> None:
     groups, _, alive = masked(0)
     assert fastest([], alive, groups, Target("none", 1, "")) == []
+
+
+# ---------------------------------------------------------------------- what a target says
+
+
+def test_outputs_come_in_sets_of_blocks() -> None:
+    target = Target("sets", 8, "", blocks_at_once=4, idle_share=0.5)
+    assert [target.in_sets(n) for n in (0, 1, 8, 16, 25, 32, 33, 64)] == [0, 20, 20, 24, 32, 32, 52, 64]
+    assert target.in_sets(np.array([8, 33])).tolist() == [20, 52]
+    assert [find_target("generic").in_sets(n) for n in (0, 1, 33)] == [0, 1, 33]
+
+
+def test_slices_are_free_in_torch_alone() -> None:
+    target, size = find_target("torch-cpu"), 1e6
+    one, last = (target.reading(1, channels_last=c) for c in (False, True))
+    assert one.slice_ns(size) == one.ns_per_node < one.pick_ns(size) == one.copy_ns(size)
+    assert last.slice_ns(size) == last.copy_ns(size) < last.pick_ns(size)
+    assert target.reading(2, channels_last=False).slice_ns(size) == target.copy_ns(size)
+    runtime = find_target("ort-cpu").reading(1, channels_last=False)
+    assert runtime.slice_ns(size) == runtime.pick_ns(size) > runtime.plain_ns(size) == runtime.copy_ns(size)

@@ -234,6 +234,8 @@ def test_what_is_constant_goes_first() -> None:
         (lambda x: {"input": x}, "samples cannot be a dict"),
         (lambda x: 3, "samples cannot be a int"),
         (lambda x: [(x, x)], "sample batch 1 has 2 inputs, and the model 1"),
+        (lambda x: [x, x[:0]], r"sample batch 2: input 'input' of shape \[0, 1, 6, 6\] is empty"),
+        (lambda x: (x / k for k in (2, "two")), "sample batch 2 could not be read: TypeError"),
         (lambda x: [x, {"inputs": x}], "the model has no input 'inputs'"),
         (lambda x: [{}], "input 'input' is missing"),
         (lambda x: [x, x[:, :, :5]], r"sample batch 2: input 'input' is torch.float32 of shape \[2, 1, 5, 6\], and "),
@@ -245,7 +247,21 @@ def test_samples_that_do_not_fit_are_refused(samples: Callable[[Tensor], Any], m
     ((x,),) = batches(2)
     with pytest.raises(UsageError, match=message) as error:
         scored(by_columns(1, 2), samples(x))
-    assert "inputs" in error.value.hint
+    assert "samples" in error.value.hint or "inputs" in error.value.hint
+
+
+def test_labels_are_to_be_left_out() -> None:
+    ((x,),) = batches(2)
+    with pytest.raises(UsageError) as error:
+        scored(by_columns(1, 2), [(x, torch.zeros(2))])
+    assert "samples=((x,) for x, label in loader)" in error.value.hint
+
+
+def test_analyze_takes_samples() -> None:
+    found = prunec.analyze(by_columns(1, 2), batches(2)[0], score="hrank", samples=batches(4))
+    assert found["criterion"] == "hrank"
+    with pytest.raises(UsageError, match="needs sample inputs"):
+        prunec.analyze(by_columns(1, 2), batches(2)[0], score="hrank")
 
 
 def test_without_samples_the_user_is_told_what_to_give() -> None:

@@ -20,16 +20,20 @@ from prunec.ir import arrays
 from prunec.ir.errors import UsageError, VerificationError
 from prunec.ir.frontends.onnx import from_onnx
 from prunec.ir.graph import Graph
+from prunec.models import read
 from prunec.passes.base import State
 from prunec.passes.canonicalize import canonical
 from prunec.passes.eliminate import Eliminate
 from prunec.passes.groups import groups_of
+from prunec.passes.layout import Layout
 from prunec.passes.plan.plan import Plan
 from prunec.passes.reorder import Reorder, Reordering, _Search
+from prunec.passes.runner import Runner
 from prunec.passes.target import find_target
 from prunec.passes.verify import Verify
+from prunec.recipe import Recipe
 
-from ..ir.test_onnx_frontend import build, node
+from ..ir.test_onnx_frontend import build, node, weight
 from ..models import micro, oracle
 from .test_layout import FREE, Stream, compiled, stream, two_readers
 
@@ -422,3 +426,73 @@ def test_the_recipe_is_exact() -> None:
     result = prunec.compile(model, inputs, ROOT / "recipes" / "upscale.toml", measure=False)
     assert result.report["verify"]["ok"]
     assert any(note.startswith("reorder: ") for note in result.report["notes"])
+
+
+@pytest.mark.parametrize(("examples", "memory", "views"), [
+    (1, torch.contiguous_format, True), (1, torch.channels_last, False), (2, torch.contiguous_format, False),
+])  # fmt: skip
+def test_layout_leaves_views_to_reorder(examples: int, memory: torch.memory_format, views: bool) -> None:
+    """Where a copy is dear, layers pick what a slice reads in place, and read everything where a slice is a copy."""
+    torch.manual_seed(0)
+    model = Between(wide=16)
+    model.stem = nn.Conv2d(3, 16, 3, padding=1)  # memory of a 1x1 kernel is in any order
+    model.eval().to(memory_format=memory)
+    inputs = (torch.randn(examples, 3, 4, 4),)
+    graph = canonical(read(model, inputs)[0] if examples == 1 else read(torch.export.export(model, inputs), None)[0])
+    target = replace(find_target("torch-cpu"), channel_block=1, ns_per_byte=1e3, ns_per_node=0.0)
+    pipeline = FREE.format(ratio=0.5, layout="copies=cheapest,align=1,then=reorder") + ",eliminate,reorder,verify"
+    state = State(graph, graph, target)
+    Runner(ensured={"canonical"}).run(Recipe.parse(pipeline), state)
+    assert takes(state.graph) == 0
+    assert any(n.op == "slice" for n in state.graph.nodes) == views
+
+
+def test_nothing_is_weighed_where_nothing_is_chosen() -> None:
+    with pytest.raises(UsageError, match=r"layout\{then\} weighs nothing with copies=naive"):
+        Layout(copies="naive", then="reorder")
+
+
+# ---------------------------------------------------------------------- pieces of a concatenation
+
+
+class Three(nn.Module):
+    """Three branches, concatenated; three layers read that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p, self.q, self.r = (nn.Conv2d(3, 4, 1) for _ in range(3))
+        self.a, self.b, self.c = (nn.Conv2d(12, 8, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Any:
+        y = torch.cat([self.p(x), self.q(x), self.r(x)], 1)
+        return self.a(y), self.b(y), self.c(y)
+
+
+def three() -> ModelProto:
+    nodes = [node("Conv", f"x {name}", f"h{name}") for name in "pqr"]
+    nodes.append(node("Concat", "hp hq hr", "h", axis=1))
+    nodes += [node("Conv", f"h {name}", out) for name, out in zip("abc", "yzw", strict=True)]
+    weights = {**{name: weight(4, 3, 1, 1) for name in "pqr"}, **{name: weight(8, 12, 1, 1) for name in "abc"}}
+    model = build(nodes, weights, {"x": ("N", 3, 4, 4)})
+    for name in "zw":
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return model
+
+
+@pytest.mark.parametrize("dialect", ["fx", "onnx"])
+def test_whole_parts_are_concatenated_alone(dialect: str) -> None:
+    """A reads the first and the last part, B the second one alone, C everything."""
+    torch.manual_seed(0)
+    subject = of(Three(), 2, 3, 4, 4) if dialect == "fx" else canonical(from_onnx(three()))
+    state = keeping(subject, (0, 1, 2, 3, 8, 9, 10, 11), range(4, 8), range(12))
+    assert Verify().run(state)["ok"]
+    joins = [len(n.inputs) for n in state.graph.nodes if n.op == "cat"]
+    assert (joins, takes(state.graph)) == ([3, 2], 0)
+    assert not any(n.op == "slice" for n in state.graph.nodes)
+
+
+def test_a_concatenation_that_nobody_reads_is_gone() -> None:
+    torch.manual_seed(0)
+    state = keeping(of(Three(), 2, 3, 4, 4), range(4), range(4, 8), range(8, 12))
+    assert Verify().run(state)["ok"]
+    assert not any(n.op in ("cat", "take", "slice") for n in state.graph.nodes)

@@ -24,10 +24,12 @@ from prunec.passes.canonicalize import canonical
 from prunec.passes.fold import fold_batch_norms
 from prunec.passes.partition import Choice, Work, cheapest
 from prunec.passes.rewrite import NOTHING
+from prunec.passes.runner import Runner
 from prunec.passes.split import Split
 from prunec.passes.splitting import Splitting
 from prunec.passes.target import Target, find_target
 from prunec.passes.verify import Verify
+from prunec.recipe import Recipe
 
 from ..ir.test_onnx_frontend import build, node, weight
 from ..models import micro, oracle
@@ -478,3 +480,21 @@ def test_a_clone_with_other_channels_is_found(name: str, way: str) -> None:
     held.data = held.data.flip(1) if name[0] in "ab" and held.data.shape[1] > 1 else held.data + 0.5
     with pytest.raises(VerificationError, match="differs"):
         Verify().run(state)
+
+
+# ---------------------------------------------------------------------- what layout expects of it
+
+
+def test_layout_leaves_to_split_what_parts_make_faster() -> None:
+    """Where a pick is dear and a node is cheap, reading everything wins, until sums of parts are weighed as well."""
+    dear = Target("dear", 1, "", ns_per_mac=1.0, ns_per_byte=0.5, ns_per_node=0.0)
+    torch.manual_seed(0)
+    subject = of(Between(wide=16), 2, 3, 4, 4)
+    found = {}
+    for then in ("nothing", "split"):
+        pipeline = FREE.format(ratio=0.5, layout=f"copies=cheapest,align=1,then={then}") + ",eliminate,split,verify"
+        state = State(subject.graph, subject.graph, dear)
+        Runner(ensured={"canonical"}).run(Recipe.parse(pipeline), state)
+        found[then] = len(splitting(state).parts)
+        assert picks(state.graph) == 0
+    assert found == {"nothing": 0, "split": 3}
