@@ -17,6 +17,7 @@ from .draw.drawing import check_suffix, draw
 from .files import write_whole
 from .findings import findings
 from .ir.errors import UsageError
+from .ir.graph import Graph
 from .latency import within_latency
 from .models import check_finite, emit_onnx, opened, read
 from .notes import remarks
@@ -25,7 +26,7 @@ from .passes.base import Progress
 from .passes.canonicalize import canonical
 from .passes.groups import groups_of
 from .passes.score.scoring import criterion
-from .passes.target import find_target
+from .passes.target import Target, find_target
 from .profiles import profiled
 from .recipe import Recipe
 from .strict import refuse_opaque
@@ -112,6 +113,7 @@ def compile(
     tell("read", source_name or type(model).__name__)
     model = opened(model)
     graph, digest = read(model, example_inputs)
+    _check_runs(graph, chosen)
     check_finite(graph)
     measures = measure or latency is not None
     compiler = Compiler(
@@ -139,6 +141,11 @@ def _check_opset(opset: int | None) -> None:
         raise UsageError(
             f"opset cannot be {opset}", hint=f"ONNX Runtime knows {_OLDEST_OPSET} to {newest}; left out, it is chosen"
         )
+
+
+def _check_runs(graph: Graph, target: Target) -> None:
+    if target.runtime == "torch" and graph.dialect != "fx":
+        raise UsageError(f"target {target.name} runs torch modules, and the model is an ONNX file", hint="use ort-cpu")
 
 
 def _recipe(pipeline: Any, *budgets: float | None) -> Recipe:

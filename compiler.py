@@ -73,12 +73,17 @@ class Compiler:
         has_onnx = verified is None or self._has_onnx(result, state)
         if verified is not None and has_onnx:
             verified = self._verify_emitted(result, groups, alive, verified, state.notes)
-        state.notes += _fixed_sizes(self.dense)
+        state.notes += [*_fixed_sizes(self.dense), *self._other_runtime()]
         latency = self._latency(result, state) if self.measure and has_onnx else None
         moved = self._moved(result.emit()) if latency is not None else None
         sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
         result.report = build_report(groups, held, state, runner.steps, verified, latency, sizes, moved)
         return result
+
+    def _other_runtime(self) -> Iterator[str]:
+        """A note where what is measured is not what the target runs."""
+        if self.measure and self.target.runtime != "onnxruntime":
+            yield f"latency and copies are those of ONNX Runtime; {self.target.name} is {self.target.runtime}"
 
     def check_source(self, model: Any, read: Graph) -> None:
         """Refuse to go on where the dense graph does not compute what ``model`` does, of which it was ``read``."""

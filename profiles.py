@@ -88,9 +88,10 @@ def _with_constants(target: Target, found: dict[str, Any]) -> Target:
         raise ValueError(f"channel_block cannot be {block!r}")
     if not all(type(ns) in (int, float) and 0 <= ns < float("inf") for ns in times):
         raise ValueError(f"times in nanoseconds cannot be {times}")
-    if type(found["idle_share"]) not in (int, float) or not 0 <= found["idle_share"] <= 1:
-        raise ValueError(f"idle_share cannot be {found['idle_share']!r}")
-    return replace(target, **{name: found[name] for name in _CONSTANTS}, measured_on=machine())
+    idle = found.get("idle_share", target.idle_share)  # profiles of 0.1 lack it
+    if type(idle) not in (int, float) or not 0 <= idle <= 1:
+        raise ValueError(f"idle_share cannot be {idle!r}")
+    return replace(target, **{**{n: found[n] for n in _CONSTANTS if n in found}, "measured_on": machine()})
 
 
 def _damaged(path: Path, error: Exception) -> EnvironmentProblem:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .runtime.copies import Moved
 
 
-_MOVERS = ("Gather", "Slice", "Split", "Transpose", "GatherElements")
+_MOVERS = ("Concat", "Gather", "Slice", "Split", "Transpose", "GatherElements")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def copies(sizes: Sizes, moved: Moved | None) -> int | None:
     if sizes.dense is None or sizes.compact is None:
         return None
     before, after = (_movers(m) for m in (sizes.dense, sizes.compact))
-    return max(0, sum(after.values()) - sum(before.values()), moved.beyond if moved is not None else 0)
+    return max((after - before).total(), moved.beyond if moved is not None else 0)
 
 
 def _movers(model: Emitted) -> Counter[str]:

@@ -182,7 +182,7 @@ def _error(dense: onnx.ModelProto, compact: onnx.ModelProto, x: NDArray[np.float
 
 
 def table(rows: Sequence[dict[str, Any]], forms: Sequence[str]) -> str:
-    """A line for each model: ratios to dense, copies in brackets."""
+    """A line for each model: ratios to dense; in brackets what moves data, and changes of layout among that."""
     free = ["free"] if {"picks", "superset16"} <= set(forms) else []
     lines = [f"{'model':18}" + "".join(f"{form:>18}" for form in [*forms, *free])]
     for row in rows:

@@ -93,6 +93,10 @@ class Pass(ABC):
     def run(self, state: State) -> Any:
         """The result of this pass on ``state``; see the table above."""
 
+    def expects(self) -> str:
+        """The name of a pass that must follow, for this one counts on it; empty for none."""
+        return ""
+
     @classmethod
     def options(cls) -> dict[str, dataclasses.Field[Any]]:
         """Fields by name: the options of the pass."""

@@ -110,7 +110,7 @@ def elements(axes: Iterable[Axis], count: Count) -> float:
     return float(math.prod(count(axis) for axis in axes))
 
 
-def sums(site: Analysed) -> bool:
+def is_summing_conv(site: Analysed) -> bool:
     """Whether a node is a convolution that sums over channels, whose outputs a runtime makes in sets of blocks."""
     letters = site.binding.letters
     contracted = (letters[x] for x in OPS[site.node.op].contracts(site.node) if x in letters)

@@ -2,7 +2,8 @@
 
 Edges that share channels are weighed together: a residual stream that everybody reads whole must be whole, one that is
 picked from is put into plain order once for all.  Up to eight edges at a time all choices are tried; more are improved
-one after another, from both ends (all whole, all picked), until no single change is faster.
+one after another, from both ends (all whole, all picked), until no single change is faster.  Neighbours count as picks,
+though they will be slices: where slices are cheaper the caller says what they save.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..ir.analysis import Analysis
 from ..ir.axes import Axis
 from ..ir.graph import Node, Value
 from ..ir.opset import OPS, Alive, Analysed, Cost, Macs
-from .cost import Count, Term, elements, sums
+from .cost import Count, Term, elements, is_summing_conv
 from .groups import Groups
 from .movable import along, parts
 from .soft_edges import SoftEdge
@@ -177,15 +178,19 @@ def _terms(groups: Groups, target: Target) -> Iterator[Term]:
 
 
 def _node(site: Analysed, macs: Macs | None, groups: Groups, target: Target, count: Count) -> float:
-    """Multiply-accumulates, in whole blocks of channels; else what is read and written."""
+    """Multiply-accumulates, of channels as they are computed; a copy for a concatenation; else what is written."""
     if macs is not None:
         return macs(Cost(site, _computed(site, groups, target, count))) * target.ns_per_mac
-    return target.written_ns(sum(elements(axes, count) for axes in site.results))
+    written = sum(elements(axes, count) for axes in site.results)
+    return target.copy_ns(written) if site.node.op == "cat" else target.written_ns(written)
 
 
 def _computed(site: Analysed, groups: Groups, target: Target, count: Count) -> Count:
     """The channels that a node is as slow as."""
-    solution, made = groups.analysis.solution, {id(axis) for axis in site.results[0]} if sums(site) else set()
+    solution, made = (
+        groups.analysis.solution,
+        {id(axis) for axis in site.results[0]} if is_summing_conv(site) else set(),
+    )
 
     def computed(axis: Axis) -> int:
         if not solution.may_shrink(axis):

@@ -1,8 +1,8 @@
 """Layout: how each layer gets the channels that it needs out of those that are made for several layers.
 
-A layer that needs fewer channels than there are either picks them, which is a copy at run time, or reads them all with
-zero weights for the others.  Which is faster depends on the layer and on the target; what reads everything may as well
-have its weights back.
+A layer that needs fewer channels than there are picks them, which is a copy at run time, or reads them all with zero
+weights for the others; whole parts of a concatenation are read without the others.  Which is faster depends on the
+layer and on the target; what reads everything may as well have its weights back.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir import arrays
 from ..ir.analysis import Analysis
 from ..ir.errors import UsageError
-from ..ir.graph import Graph
 from ..ir.opset import Alive
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
@@ -28,7 +26,7 @@ from .reorder import slices
 from .rewrite import eliminate
 from .soft_edges import SoftEdge, soft_edges
 from .split import saved_ns
-from .target import Target
+from .target import Target, suited
 
 
 @register
@@ -61,6 +59,10 @@ class Layout(Pass):
         if self.then != "nothing" and self.copies != "cheapest":
             raise UsageError(f"layout{{then}} weighs nothing with copies={self.copies}", hint="copies=cheapest does")
 
+    def expects(self) -> str:
+        """The pass that is weighed must follow."""
+        return "" if self.then == "nothing" else self.then
+
     def run(self, state: State) -> Plan:
         groups: Groups = state.facts["groups"]
         plan: Plan = state.facts["plan"]
@@ -87,7 +89,7 @@ class Layout(Pass):
         """The edges across which everything is read."""
         if self.copies == "cheapest":
             state.notes.append(_basis(state.target))
-            target = _reading(state.target, groups.analysis.graph)
+            target = suited(state.target, groups.analysis.graph)
             return fastest(edges, alive, groups, target, self._saved(alive, groups, target))
         return edges if self.copies == "forbid" else []
 
@@ -99,13 +101,6 @@ class Layout(Pass):
         if self.then == "split":
             return saved_ns(compact, target)
         return {(name,): target.pick_ns(n) - target.slice_ns(n) for name, n in slices(compact).items()}
-
-
-def _reading(target: Target, graph: Graph) -> Target:
-    """``target`` for the memory and the batch of ``graph``: one example, where it takes any number."""
-    last = any(arrays.is_torch(c.data) and arrays.is_channels_last(c.data) for c in graph.constants.values())
-    fixed = [v.shape[0] for v in graph.inputs if v.shape and 0 not in v.dynamic]
-    return target.reading(max(fixed, default=1), channels_last=last)
 
 
 def _basis(target: Target) -> str:

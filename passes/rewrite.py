@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -77,40 +77,59 @@ def without_idle_takes(graph: Graph, names: Collection[str]) -> Graph:
     makers = graph.producers()
     read = [v for n in graph.nodes if n.name in names for v in reads(n)]
     for k, node in enumerate(graph.nodes):
-        if node.name not in names:
-            continue
-        x = node.inputs[0]
-        assert x is not None
-        d, indices = node.attrs["dim"], node.attrs["indices"]
-        whole = [x] if indices == tuple(range((x.shape or ())[d])) else _whole_parts(makers.get(x), d, indices)
-        start, stop = indices[0], indices[-1] + 1
-        if len(whole) == 1 and node.output not in graph.outputs:
-            idle[node.output] = idle.get(whole[0], whole[0])
-        elif len(whole) > 1:
-            graph.nodes[k] = replace(make(graph, "cat", tuple(whole), {"dim": d}, node.output), name=node.name)
-        elif indices == tuple(range(start, stop)):
-            cut = make(graph, "slice", (x,), {"slices": ((d, start, stop, 1),)}, node.output)
-            graph.nodes[k] = replace(cut, name=node.name)
+        if node.name in names:
+            found = _cheaper(graph, node, makers)
+            if isinstance(found, Value):
+                idle[node.output] = idle.get(found, found)
+            else:
+                graph.nodes[k] = found
     graph.nodes = [n for n in graph.nodes if n.outputs[0] not in idle]
     for node in graph.nodes:
         substitute(node, idle)
     return without_idle_literals(_without_unread(graph, {makers[v].name for v in read if v in makers}), read)
 
 
-def _whole_parts(maker: Node | None, d: int, indices: tuple[int, ...]) -> list[Value]:
-    """What stands at ``indices`` of a concatenation along axis ``d``, if that is whole operands in their order."""
+def _cheaper(graph: Graph, take: Node, makers: Mapping[Value, Node]) -> Node | Value:
+    """What does as well as ``take``: a value that there is, a concatenation, a slice, or the node itself."""
+    x, d, indices = take.inputs[0], take.attrs["dim"], take.attrs["indices"]
+    assert x is not None
+    if not indices:
+        return take
+    start, stop = indices[0], indices[-1] + 1
+    side_by_side = indices == tuple(range(start, stop))
+    if side_by_side and stop - start == (x.shape or ())[d]:
+        whole = [x]
+    else:
+        whole = _whole_parts(makers.get(x), x, d, indices)
+    if len(whole) == 1 and take.output not in graph.outputs:
+        return whole[0]
+    if len(whole) > 1:
+        return replace(make(graph, "cat", tuple(whole), {"dim": d}, take.output), name=take.name)
+    if side_by_side:
+        cut = make(graph, "slice", (x,), {"slices": ((d, start, stop, 1),)}, take.output)
+        return replace(cut, name=take.name)
+    return take
+
+
+def _whole_parts(maker: Node | None, x: Value, d: int, indices: tuple[int, ...]) -> list[Value]:
+    """What stands at ``indices`` of ``x``, if that is whole operands of its ``maker``, a concatenation along ``d``.
+
+    Operands of several dtypes are left alone, for a concatenation converts them.
+    """
     if maker is None or maker.op != "cat" or maker.attrs["dim"] != d:
         return []
+    parts = [v for v in maker.inputs if v is not None and v.shape is not None and len(v.shape) == len(x.shape or ())]
+    sizes = [(v.shape or ())[d] for v in parts]
+    if sum(sizes) != (x.shape or ())[d] or any(v.dtype != x.dtype for v in parts):
+        return []
     found: list[Value] = []
-    wanted, start = set(indices), 0
-    for part in maker.inputs:
-        assert part is not None
-        stop = start + (part.shape or ())[d]
-        if wanted.issuperset(range(start, stop)) and stop > start:
+    wanted: list[int] = []
+    starts = np.cumsum([0, *sizes]).tolist()
+    for part, start, stop in zip(parts, starts, starts[1:], strict=False):
+        if start < stop and start in indices:
             found.append(part)
-            wanted -= set(range(start, stop))
-        start = stop
-    return found if not wanted and list(indices) == sorted(indices) else []
+            wanted += range(start, stop)
+    return found if wanted == list(indices) else []
 
 
 def _without_unread(graph: Graph, names: Collection[str]) -> Graph:

@@ -8,7 +8,7 @@ one with default options.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
@@ -55,12 +55,14 @@ class Runner:
         Raises
         ------
         UsageError
-            A requirement that no automatic pass provides, or a pass that may not stand there.
+            A requirement that no automatic pass provides, a pass that may not stand there, or one that must follow and
+            does not.
         PassError
             A pass crashed or broke an invariant; the message names it and those before it.
         """
         passes = list(passes)
         self._verifier = next((p for p in passes if "verified" in p.ensures), None) or PASSES["verify"]()
+        _check_expected(passes)
         waiting = [p for p in passes if p.name not in self.skip]
         while waiting:
             step = waiting.pop(0)
@@ -158,3 +160,14 @@ class Runner:
 
     def _before(self) -> str:
         return ", ".join(s.name for s in self.steps)
+
+
+def _check_expected(passes: Sequence[Pass]) -> None:
+    """Refuse a pipeline without a pass that an earlier one counts on."""
+    for k, step in enumerate(passes):
+        wanted = step.expects()
+        if wanted and wanted not in {p.name for p in passes[k + 1 :]}:
+            raise UsageError(
+                f"pass {step.name!r} counts on {wanted!r}, which does not follow",
+                hint=f"put {wanted} behind it, after eliminate",
+            )

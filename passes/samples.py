@@ -6,6 +6,7 @@ Activations of random inputs say little about a network.  Where they count, the 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -54,10 +55,10 @@ def batches(graph: Graph, state: State, what: str) -> Iterator[list[Any]]:
 
 def _read(given: Iterable[Any]) -> Iterator[Any]:
     """What the caller's iterable gives; what goes wrong in there is the caller's."""
-    count, waiting = 0, iter(given)
-    while True:
-        count += 1
+    waiting: Iterator[Any] | None = None
+    for count in itertools.count(1):
         try:
+            waiting = iter(given) if waiting is None else waiting
             each = next(waiting)
         except StopIteration:
             return

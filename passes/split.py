@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import numpy as np
@@ -30,13 +30,13 @@ from ..ir.graph import Graph, Value
 from ..ir.opset import OPS, Analysed, Cost
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
-from .cost import Count, elements, sums
+from .cost import elements, is_summing_conv
 from .movable import Components, Obstacle, obstacles, picked
 from .order.classes import Classes
 from .partition import Choice, Work, cheapest, unsplit_ns
 from .splittable import KEPT, Refused, Roles, is_calm, roles
 from .splitting import Splitting
-from .target import Target
+from .target import Target, suited
 
 Bools = NDArray[np.bool_]
 
@@ -59,7 +59,7 @@ class Split(Pass):
     requires_choice: ClassVar[bool] = True
 
     def run(self, state: State) -> Graph:
-        search = _Search(analyse(state.graph), state.target, self.force)
+        search = _Search(analyse(state.graph), suited(state.target, state.graph), self.force)
         graph, splitting = search.splitting().made(state.graph)
         state.rewritings.append(splitting)
         state.notes.append(search.note())
@@ -231,6 +231,8 @@ class _Costs:
                 moved = math.prod(site.node.output.shape or ())
                 if site.node.op == "cat":
                     yield self.target.copy_ns(moved)
+                elif site.node.op == "slice" and not self.target.slices_copy:
+                    yield self.target.slice_ns(moved)
                 else:
                     yield self.target.pick_ns(moved)
                     sources |= {v: None for v in site.node.inputs[:1] if v is not None}
@@ -266,12 +268,12 @@ class _Costs:
                 yield from ((site.operands[k] or [])[d] for k, d in role.passed.items())
 
     def _work(self, site: Analysed, role: Roles) -> Work:
-        op, one = OPS[site.node.op], self._count
+        op, one = OPS[site.node.op], partial(self._count, site)
         made = None if role.made is None else site.results[0][role.made]
         read = next(((site.operands[k] or [])[d] for k, d in role.summed.items()), None)
         macs = 0.0 if op.macs is None else op.macs(Cost(site, one))
         added = 2 * self.target.written_ns(elements(site.results[0], one))
-        return Work(self._of(made), self._of(read), macs * self.target.ns_per_mac, added, sums(site))
+        return Work(self._of(made), self._of(read), macs * self.target.ns_per_mac, added, is_summing_conv(site))
 
     def _of(self, axis: Axis | None) -> Bools | None:
         """Which classes an axis has; None for an axis of other channels."""
@@ -280,14 +282,11 @@ class _Costs:
         held = set(self.component[axis].tolist())
         return np.array([int(each[0]) in held for each in self.classes])
 
-    @cached_property
-    def _count(self) -> Count:
-        """One for an axis of the family, whole blocks for others that may shrink."""
-        solution = self.analysis.solution
-
-        def count(axis: Axis) -> int:
-            if self._mine(axis):
-                return 1
-            return self.target.in_blocks(len(axis)) if solution.may_shrink(axis) else len(axis)
-
-        return count
+    def _count(self, site: Analysed, axis: Axis) -> int:
+        """One for an axis of the family; of others that may shrink, channels as they are computed."""
+        if self._mine(axis):
+            return 1
+        if not self.analysis.solution.may_shrink(axis):
+            return len(axis)
+        made = is_summing_conv(site) and any(axis is each for each in site.results[0])
+        return self.target.in_sets(len(axis)) if made else self.target.in_blocks(len(axis))

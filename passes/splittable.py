@@ -125,6 +125,8 @@ class _Reading:
             raise Refused(self.what)
         if self.node.op == "cat" and len(operands) != len(self.node.inputs):
             raise Refused(KEPT)
+        if any(v is not None and v.dtype != self.node.output.dtype for v in (self.node.inputs[k] for k in operands)):
+            raise Refused(self.what)
         return Roles(made, dict.fromkeys(operands, made), {}, moved=True)
 
     def _read(self, op: Op, operands: dict[int, list[int]], made: int | None) -> tuple[dict[int, int], dict[int, int]]:

@@ -3,7 +3,7 @@
 A clone is the node without all channels but those of one part; its constants are cut and its attributes follow as they
 do where channels are eliminated.  What sums over the channels becomes a sum of clones.  Every value of a part has all
 its channels, in one order, so that nothing is picked: where the source had fewer, a layer has zeros, and any other node
-computes what nobody counts.  Start at :meth:`Splitting.applied`.
+computes what nobody counts.  Start at :meth:`Splitting.made`.
 """
 
 from __future__ import annotations

@@ -7,12 +7,15 @@ does not waste the gain on odd counts.  A new target is one entry in :data:`TARG
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ir import arrays
 from ..ir.errors import UsageError
+from ..ir.graph import Graph
 from ..ir.words import did_you_mean
 
 ELEMENT_BYTES = 4
@@ -31,7 +34,7 @@ class Target:
     Convolutions make ``blocks_at_once`` blocks of output channels at a time: one that is missing in the last set costs
     ``idle_share`` of one that is there.  ``ns_per_mac``, ``ns_per_byte`` (moved) and ``ns_per_node`` are nanoseconds of
     one core, for weighing one form against another.  These constants are rough, unless ``measured_on`` names the
-    machine that ``prunec profile`` ran on.
+    machine that ``prunec profile`` ran on, which settles the block too where the target is ``here``, on any machine.
 
     ONNX Runtime computes in blocks of channels, so that what is picked is brought into plain order and back, and copies
     slices as well (``slices_copy``).  Torch reads a slice of one example in place, but for channels that are last in
@@ -47,6 +50,7 @@ class Target:
     ns_per_byte: float = 0.05
     ns_per_node: float = 3000.0
     measured_on: str = ""
+    here: bool = False
     runtime: Literal["onnxruntime", "torch"] = "onnxruntime"
     slices_copy: bool = True
     scattered: float = 1.0
@@ -88,17 +92,17 @@ class Target:
         return self.copy_ns(elements) + self.plain_ns(elements) if self.slices_copy else self.ns_per_node
 
 
-_MLAS = (4, 0.4)
-"""What makes ONNX Runtime's convolutions: https://github.com/microsoft/onnxruntime, onnxruntime/core/mlas."""
+_mlas = partial(Target, blocks_at_once=4, idle_share=0.4)
+"""ONNX Runtime's convolutions: https://github.com/microsoft/onnxruntime, ``onnxruntime/core/mlas``."""
 
 TARGETS = {
     t.name: t
     for t in (
-        Target("ort-cpu", 16, "ONNX Runtime on a CPU (blocks of 16 channels with AVX-512; right for AVX2 too)", *_MLAS),
-        Target("ort-cpu-avx2", 8, "ONNX Runtime on a CPU without AVX-512 (blocks of 8 channels)", *_MLAS),
-        Target(
-            "torch-cpu", 16, "torch on a CPU, layer by layer: for result.module", ns_per_node=5000.0, runtime="torch"
+        _mlas(
+            "ort-cpu", 16, "ONNX Runtime on a CPU (blocks of 16 channels with AVX-512; right for AVX2 too)", here=True
         ),
+        _mlas("ort-cpu-avx2", 8, "ONNX Runtime on a CPU without AVX-512 (blocks of 8 channels)"),
+        Target("torch-cpu", 16, "torch on a CPU: for result.module", ns_per_node=5000.0, runtime="torch"),
         Target("generic", 1, "no assumption about the runtime: counts are not aligned"),
     )
 }
@@ -110,3 +114,10 @@ def find_target(name: str) -> Target:
         known = f"known targets: {', '.join(TARGETS)}"
         raise UsageError(f"unknown target {name!r}", hint=did_you_mean(name, TARGETS, known), target=name)
     return TARGETS[name]
+
+
+def suited(target: Target, graph: Graph) -> Target:
+    """``target`` for the memory and the batch of ``graph``: one example, where it takes any number."""
+    last = any(arrays.is_torch(c.data) and arrays.is_channels_last(c.data) for c in graph.constants.values())
+    fixed = [v.shape[0] for v in graph.inputs if v.shape and 0 not in v.dynamic]
+    return target.reading(max(fixed, default=1), channels_last=last)

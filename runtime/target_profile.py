@@ -1,4 +1,4 @@
-"""A target's constants as this machine has them: what a multiply-accumulate, a moved byte and a node cost.
+"""A target's constants as this machine has them: what a multiply-accumulate, a moved byte, a node, an idle block cost.
 
 Pairs of small networks that differ in one thing run in turns in the target's runtime, on one thread; the differences of
 their times give the constants.  Start reading at :func:`profile_target`.
@@ -37,12 +37,15 @@ _SIZES = ((14, 256), (28, 128), (56, 64), (7, 512), (28, 256), (14, 512))
 
 
 def profile_target(target: Target) -> Target:
-    """``target`` with constants measured on this machine, which takes some seconds."""
+    """``target`` with constants measured on this machine, which takes some seconds.
+
+    The block is measured too where the target is whatever machine this is; :mod:`prunec.profiles` says which one.
+    """
     make = _onnx if target.runtime == "onnxruntime" else _torch
     pairs = [_Pair.of(size, channels, make) for size, channels in _SIZES]
     mac = float(np.median([pair.ns_per_mac for pair in pairs]))
     byte, node = _fitted(pairs, mac, in_blocks=target.runtime == "onnxruntime")
-    block = (_channel_block() if target.runtime == "onnxruntime" else None) or target.channel_block
+    block = (_channel_block() if target.here else None) or target.channel_block
     idle = _idle_share(block * target.blocks_at_once, block, make) if target.blocks_at_once > 1 else 0.0
     return replace(target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node, idle_share=idle)
 

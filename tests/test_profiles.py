@@ -38,6 +38,20 @@ def test_what_was_measured_is_used(cache: Path) -> None:
     assert target.channel_block in (4, 8, 16, 32)
 
 
+def test_a_profile_of_before_holds() -> None:
+    found = profile(TARGET)
+    path = Path(found["file"])
+    path.write_text(json.dumps({name: value for name, value in found.items() if name != "idle_share"}))
+    assert profiled(TARGET).ns_per_mac == found["ns_per_mac"]
+    assert profiled(TARGET).idle_share == TARGET.idle_share
+
+
+@pytest.mark.parametrize("name", ["generic", "ort-cpu-avx2"])
+def test_a_target_that_names_its_block_keeps_it(name: str) -> None:
+    profile(find_target(name))
+    assert profiled(find_target(name)).channel_block == find_target(name).channel_block
+
+
 def test_torch_is_measured_in_torch() -> None:
     target = find_target("torch-cpu")
     found = profile(target)

@@ -189,7 +189,7 @@ def zeros(site: Site) -> list[Axes]:
 
 
 def _indices(fitting: Fitting) -> dict[str, object]:
-    d, indices = int(fitting.attrs["dim"]), np.asarray(fitting.attrs["indices"])
+    d, indices = int(fitting.attrs["dim"]), np.asarray(fitting.attrs["indices"], np.int64)
     axis, result = fitting.x[d], fitting.site.results[0][d]
     if fitting.count(axis) == len(axis) and fitting.count(result) == len(result):
         return {}

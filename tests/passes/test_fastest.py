@@ -41,6 +41,18 @@ def test_no_other_choice_is_faster(seed: int, byte: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("saved", [1e2, 1e6])
+def test_what_picks_save_together_counts(seed: int, saved: float) -> None:
+    groups, edges, alive = masked(seed)
+    together = {tuple(e.name for e in edges[:3]): saved, (edges[-1].name, "of another pass"): saved}
+    found = fastest(edges, alive, groups, TARGET, together)
+    choice = _Choice(edges, alive, groups, TARGET, together)
+    time = choice.time(np.array([e in found for e in edges]))
+    assert time == pytest.approx(min(times(choice, len(edges))))
+    assert saved < 1e6 or not set(found) & {*edges[:3], edges[-1]}
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_one_by_one_comes_close(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     groups, edges, alive = masked(seed)
     monkeypatch.setattr(module, "_EXACT", 0)

@@ -223,6 +223,11 @@ def test_what_is_constant_goes_first() -> None:
     assert next(list(axes[0]) for axes in twin.kept.values() if axes[0] is not None) == [0, 1, 3, 4, 6, 7]
 
 
+class Unreadable:
+    def __iter__(self) -> Any:
+        raise OSError("no worker")
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
@@ -236,6 +241,7 @@ def test_what_is_constant_goes_first() -> None:
         (lambda x: [(x, x)], "sample batch 1 has 2 inputs, and the model 1"),
         (lambda x: [x, x[:0]], r"sample batch 2: input 'input' of shape \[0, 1, 6, 6\] is empty"),
         (lambda x: (x / k for k in (2, "two")), "sample batch 2 could not be read: TypeError"),
+        (lambda x: Unreadable(), "sample batch 1 could not be read: OSError: no worker"),
         (lambda x: [x, {"inputs": x}], "the model has no input 'inputs'"),
         (lambda x: [{}], "input 'input' is missing"),
         (lambda x: [x, x[:, :, :5]], r"sample batch 2: input 'input' is torch.float32 of shape \[2, 1, 5, 6\], and "),

@@ -29,6 +29,7 @@ from prunec.passes.layout import Layout
 from prunec.passes.plan.plan import Plan
 from prunec.passes.reorder import Reorder, Reordering, _Search
 from prunec.passes.runner import Runner
+from prunec.passes.split import Split
 from prunec.passes.target import find_target
 from prunec.passes.verify import Verify
 from prunec.recipe import Recipe
@@ -489,6 +490,43 @@ def test_whole_parts_are_concatenated_alone(dialect: str) -> None:
     joins = [len(n.inputs) for n in state.graph.nodes if n.op == "cat"]
     assert (joins, takes(state.graph)) == ([3, 2], 0)
     assert not any(n.op == "slice" for n in state.graph.nodes)
+
+
+class Odd(Three):
+    """Parts that do not stand for themselves in a concatenation."""
+
+    def __init__(self, odd: str) -> None:
+        super().__init__()
+        self.odd = odd
+        self.register_buffer("none", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Any:
+        p, q, r = self.p(x), self.q(x), self.r(x)
+        parts = {"half": [p, q.half(), r], "empty": [self.none, p, q, r], "twice": [p, q, p], "returned": [p, q, r]}
+        y = torch.cat(parts[self.odd], 1)
+        return self.a(y), self.b(y), self.c(y), *([y] if self.odd == "returned" else [])
+
+
+@pytest.mark.parametrize("odd", ["half", "empty", "twice", "returned"])
+@pytest.mark.parametrize(
+    "kept", [((0, 1, 2, 3), range(4, 8), (0, 1, 2, 3, 8, 9, 10, 11)), ((0, 2, 5), range(4, 8), (0, 1, 2, 3, 9))]
+)
+def test_parts_that_are_not_what_they_are_in_a_concatenation(odd: str, kept: Sequence[Sequence[int]]) -> None:
+    torch.manual_seed(0)
+    model = Odd(odd).eval()
+    graph = canonical(read(model, (torch.randn(2, 3, 4, 4),))[0])
+    groups = groups_of(graph, "unconstrained")
+    chosen = [kept[k % len(kept)] for k, _ in enumerate(groups.groups)]
+    state = keeping(graph, *([c for c in each if c < len(g)] for each, g in zip(chosen, groups.groups, strict=True)))
+    for step in (None, Reorder(), Split(force=True)):
+        state.graph = state.graph if step is None else step.run(state)
+        assert Verify().run(state)["ok"]
+
+
+def test_what_layout_counts_on_must_follow() -> None:
+    pipeline = FREE.format(ratio=0.5, layout="copies=cheapest,then=split") + ",eliminate,reorder"
+    with pytest.raises(UsageError, match="pass 'layout' counts on 'split', which does not follow"):
+        compiled(stream(), pipeline)
 
 
 def test_a_concatenation_that_nobody_reads_is_gone() -> None:

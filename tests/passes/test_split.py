@@ -303,18 +303,24 @@ def _needed(parts: list[list[int]], classes: Any) -> list[list[int] | None]:
     return [None] if classes is None else [part for part in parts if any(classes[k] for k in part)]
 
 
-def _width(part: list[int] | None, sizes: list[int], block: int) -> int:
-    return 1 if part is None else -(-sum(sizes[k] for k in part) // block) * block
+def _width(part: list[int] | None, sizes: list[int], target: Target, *, in_sets: bool = False) -> int:
+    """In whole blocks; in sets each block that is missing counts as some channels."""
+    if part is None:
+        return 1
+    blocks = -(-sum(sizes[k] for k in part) // target.channel_block)
+    missing = -blocks % target.blocks_at_once if in_sets else 0
+    return blocks * target.channel_block + missing * round(target.idle_share * target.channel_block)
 
 
 def _time(parts: list[list[int]], works: list[Work], sizes: list[int], target: Target) -> float:
     """The model in plain words."""
-    block, total = target.channel_block, 0.0
+    total = 0.0
     for work in works:
         made, read = _needed(parts, work.made), _needed(parts, work.read)
-        total += sum(work.rate_ns * _width(p, sizes, block) * _width(q, sizes, block) for p in made for q in read)
+        made_width = sum(_width(part, sizes, target, in_sets=work.in_sets) for part in made)
+        total += work.rate_ns * made_width * sum(_width(part, sizes, target) for part in read)
         total += (len(made) * len(read) - 1) * target.ns_per_node
-        total += (len(read) - 1) * sum(work.summand_ns * _width(p, sizes, block) for p in made)
+        total += (len(read) - 1) * work.summand_ns * made_width
     return total
 
 
@@ -322,9 +328,10 @@ def _problem(seed: int, classes: int) -> tuple[list[Work], list[int], list[int],
     rng = np.random.default_rng(seed)
     rows = [None if rng.random() < 0.3 else np.arange(classes) % 3 != rng.integers(4) for _ in range(8)]
     pairs = zip(rows[::2], rows[1::2], strict=True)
-    works = [Work(made, read, rng.uniform(0, 40), rng.uniform(0, 400)) for made, read in pairs]
+    works = [Work(made, read, rng.uniform(0, 40), rng.uniform(0, 400), bool(rng.integers(2))) for made, read in pairs]
     cells = (np.arange(classes) * rng.integers(1, 3) // classes).tolist()
-    target = Target("any", int(rng.choice([1, 8, 16])), "", ns_per_node=float(rng.choice([10.0, 3000.0])))
+    block, node = int(rng.choice([1, 8, 16])), float(rng.choice([10.0, 3000.0]))
+    target = Target("any", block, "", blocks_at_once=int(rng.choice([1, 4])), idle_share=0.4, ns_per_node=node)
     return works, rng.integers(1, 40, classes).tolist(), cells, target
 
 
