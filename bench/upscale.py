@@ -8,8 +8,10 @@ forms are ``layout{copies=forbid}``, ``cheapest`` and ``naive`` (here *picks*), 
 (``prunec profile``); split weighs sums of layers as well.  *free* is what picks takes without its copies: no layout can
 be faster.
 
-Times are medians of turns with the dense model, over its.  In brackets: nodes of ONNX Runtime's optimised graph that
-only move data, beyond those of the dense model as the same exporter writes it, and among them changes of layout.
+All forms of a model run in turns with the dense one; times are medians, over those of the dense model in the same turn.
+In brackets: nodes of ONNX Runtime's optimised graph that only move data, beyond those of the dense model as the same
+exporter writes it, and among them changes of layout.  *to best* is prunec's default, cheapest, over the best of naive,
+upscale and superset16, turn by turn.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,6 +53,7 @@ LAYOUTS = {
     "picks": "layout{copies=naive},eliminate",
 }
 PUBLISHED = ("naive", "upscale")
+PEERS = (*PUBLISHED, "superset16")
 FORMS = (*PUBLISHED, *LAYOUTS)
 _PIPELINE = (
     "groups{{mode=unconstrained}},score{{method=masked_inputs,normalize=none}},plan{{ratio={ratio},align=1,floor=0}},"
@@ -59,6 +62,7 @@ _PIPELINE = (
 """Without verify: the weights that go are zero already, so that no mask moves the output.  The outputs are compared."""
 
 _LIMIT_S = 3600.0
+_BUDGET_S, _TURNS = 30.0, 12
 
 
 @criterion("masked_inputs")
@@ -72,14 +76,13 @@ def masked_inputs(scoring: Scoring) -> Scores:
     return scores
 
 
-def one(name: str, among: Sequence[str]) -> dict[str, Any]:
+def one(name: str, among: Sequence[str], threads: int) -> dict[str, Any]:
     """The row of a model: ``ratio`` to dense of each form ``among`` these, and what went wrong with the others."""
     import torch
     from torchvision import models
 
     import prunec
     from prunec.runtime.copies import moved
-    from prunec.runtime.profile import compare
 
     torch.manual_seed(0)
     model = models.get_model(name, weights=None).eval()
@@ -92,7 +95,8 @@ def one(name: str, among: Sequence[str]) -> dict[str, Any]:
         **{form: lambda layout=layout: _pruned(model, x, layout) for form, layout in LAYOUTS.items()},  # type: ignore[misc]
     }
     row: dict[str, Any] = {"model": name, "seconds": {}, "ratio": {}, "copies": {}, "reorders": {}, "error": {}}
-    idle: dict[str, float] = {}
+    models_made: dict[str, onnx.ModelProto] = {}
+    share: dict[str, float] = {}
     for form, make in ((form, forms[form]) for form in among):
         start = time.perf_counter()
         try:
@@ -101,16 +105,41 @@ def one(name: str, among: Sequence[str]) -> dict[str, Any]:
             row["ratio"][form] = None
             row[form] = f"{type(error).__name__}: {error}"[:200]
             continue
-        row["seconds"][form] = time.perf_counter() - start
-        row["ratio"][form] = compare(dense, made, budget_s=8.0, threads=2).ratio
+        row["seconds"][form], models_made[form] = time.perf_counter() - start, made
         found = moved(dense if form in PUBLISHED else own, made)
         row["copies"][form] = found.beyond
         row["reorders"][form] = sum(n for op, n in found.more.items() if op.startswith("Reorder"))
-        idle[form] = row["ratio"][form] * sum(move.share for move in found.compact)
+        share[form] = sum(move.share for move in found.compact)
         row["error"][form] = _error(dense, made, x.numpy())
-    if {"picks", "superset16"} <= idle.keys():
+    times = _in_turns({"dense": dense, **models_made}, x.numpy(), threads)
+    row["ratio"] |= {form: _ratio(times, form, "dense") for form in models_made}
+    if {"picks", "superset16"} <= times.keys():
+        idle = {form: row["ratio"][form] * share[form] for form in ("picks", "superset16")}
         row["ratio"]["free"] = row["ratio"]["picks"] - idle["picks"] + idle["superset16"]
+    if "cheapest" in times and (peers := [form for form in PEERS if form in times]):
+        row["ratio"]["to best"] = _ratio(times, "cheapest", min(peers, key=row["ratio"].__getitem__))
     return row
+
+
+def _in_turns(
+    models: Mapping[str, onnx.ModelProto], x: NDArray[np.float32], threads: int
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of each model in each turn; the order changes from turn to turn."""
+    from prunec.runtime.session import Session
+
+    sessions = {name: Session(model, threads=threads) for name, model in models.items()}
+    found: dict[str, list[float]] = {name: [] for name in sessions}
+    rng, until = np.random.default_rng(0), time.perf_counter() + _BUDGET_S
+    while time.perf_counter() < until or len(found["dense"]) < _TURNS:
+        for name in rng.permutation(list(sessions)):
+            start = time.perf_counter()
+            sessions[name].run({sessions[name].inputs[0].name: x})
+            found[name].append(1e3 * (time.perf_counter() - start))
+    return {name: np.array(times[1:]) for name, times in found.items()}
+
+
+def _ratio(times: Mapping[str, NDArray[np.float64]], form: str, over: str) -> float:
+    return float(np.median(times[form] / times[over]))
 
 
 def _mask(model: Any, amount: float) -> None:
@@ -183,18 +212,19 @@ def _error(dense: onnx.ModelProto, compact: onnx.ModelProto, x: NDArray[np.float
 
 def table(rows: Sequence[dict[str, Any]], forms: Sequence[str]) -> str:
     """A line for each model: ratios to dense; in brackets what moves data, and changes of layout among that."""
-    free = ["free"] if {"picks", "superset16"} <= set(forms) else []
-    lines = [f"{'model':18}" + "".join(f"{form:>18}" for form in [*forms, *free])]
+    columns = [*forms, "free", "to best"]
+    lines = [f"{'model':18}" + "".join(f"{column:>18}" for column in columns)]
     for row in rows:
-        cells = [_cell(row, form) for form in [*forms, *free]]
+        cells = [_cell(row, column) for column in columns]
         lines.append(f"{row['model']:18}" + "".join(f"{cell:>18}" for cell in cells))
-    return "\n".join(lines)
+    best = [row["ratio"]["to best"] for row in rows if "to best" in row["ratio"]]
+    return "\n".join([*lines, f"median of cheapest to the best peer: {np.median(best):.3f}" if best else ""])
 
 
 def _cell(row: dict[str, Any], form: str) -> str:
     ratio = row["ratio"].get(form)
     if ratio is None:
-        return "fails"
+        return "fails" if form in FORMS else ""
     return f"{ratio:.3f}" + (f" ({row['copies'][form]}, {row['reorders'][form]})" if form in row["copies"] else "")
 
 
@@ -203,18 +233,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help="torchvision's names (default: all of the paper's)")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="those alone")
+    parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime (default: %(default)s)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         warnings.simplefilter("ignore")
-        print(json.dumps(one(options.one, options.forms)))
+        print(json.dumps(one(options.one, options.forms, options.threads)))
         return 0
     with TemporaryDirectory(prefix="prunec-") as cache:
         os.environ["PRUNEC_CACHE"] = cache
         print(json.dumps(_profile()), file=sys.stderr)
         rows = []
         for name in options.models or MODELS:
-            rows.append(_row(name, options.forms))
+            rows.append(_row(name, options.forms, options.threads))
             print(json.dumps(rows[-1]), file=sys.stderr)
     print(table(rows, options.forms))
     return 0
@@ -228,8 +259,8 @@ def _profile() -> dict[str, Any]:
     return profile(find_target("ort-cpu"))
 
 
-def _row(name: str, forms: Sequence[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.upscale", "--one", name, "--forms", *forms]
+def _row(name: str, forms: Sequence[str], threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.upscale", "--one", name, "--threads", str(threads), "--forms", *forms]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

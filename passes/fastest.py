@@ -187,10 +187,8 @@ def _node(site: Analysed, macs: Macs | None, groups: Groups, target: Target, cou
 
 def _computed(site: Analysed, groups: Groups, target: Target, count: Count) -> Count:
     """The channels that a node is as slow as."""
-    solution, made = (
-        groups.analysis.solution,
-        {id(axis) for axis in site.results[0]} if is_summing_conv(site) else set(),
-    )
+    solution = groups.analysis.solution
+    made = {id(axis) for axis in site.results[0]} if is_summing_conv(site) else set()
 
     def computed(axis: Axis) -> int:
         if not solution.may_shrink(axis):
