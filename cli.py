@@ -71,10 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_known(command: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
     """Refuse arguments that the command does not take."""
     if unknown:
-        options = re.findall(r"--[\w-]+", command.format_usage())
+        options, first = re.findall(r"--[\w-]+", command.format_usage()), unknown[0].partition("=")[0]
+        hint = did_you_mean(first, options, f"`{command.prog} --help` lists the options")
         raise UsageError(
             f"unknown arguments: {' '.join(unknown)}",
-            hint=did_you_mean(unknown[0].partition("=")[0], options, f"`{command.prog} --help` lists the options"),
+            hint=f"put {first} behind the command: {command.prog} … {first}" if first in options else hint,
         )
 
 

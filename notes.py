@@ -12,11 +12,17 @@ NOTHING = "nothing was pruned"
 _FAR = 0.05
 """A budget that is missed by more than this, on the side where it counts as met, is worth a word."""
 
+_AFTER_PLAN = {
+    "layout": "what is made is all that any layer reads (layout)",
+    "split": "layers read zeros in parts that they share (split)",
+}
+"""Passes that change what a plan reached, and how."""
+
 
 def remarks(report: Mapping[str, Any]) -> list[str]:
     """The notes of a finished report, those of the passes first, each once."""
     removed = report["units"]["removed"]
-    own = [*(_off_budget(report["budget"]) if removed else _nothing(report)), *_verified(report["verify"])]
+    own = [*(_off_budget(report) if removed else _nothing(report)), *_verified(report["verify"])]
     return list(dict.fromkeys([*report["notes"], *own]))
 
 
@@ -28,12 +34,15 @@ def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{NOTHING}: the pipeline has no {absent}" if absent else NOTHING
 
 
-def _off_budget(budget: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    for name, found in budget.items():
+def _off_budget(report: Mapping[str, Any]) -> Iterator[str]:
+    ran = {step["name"] for step in report["passes"]}
+    after = [text for name, text in _AFTER_PLAN.items() if name in ran]
+    for name, found in report["budget"].items():
         if abs(found["reached"] - found["asked"]) > _FAR:
+            why = ", ".join(["units go in blocks of channels", *after])
             yield (
-                f"{name} {found['reached']:.3g} was reached where {found['asked']:.3g} was asked: units go in blocks "
-                "of channels, and floor, ceiling, targets and ignore bound what may go"
+                f"{name} {found['reached']:.3g} was reached where {found['asked']:.3g} was asked: {why}, and floor, "
+                "ceiling, targets and ignore bound what may go"
             )
 
 

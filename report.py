@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .ir.analysis import analyse
 from .ir.dialects import runtime
+from .ir.opset import Alive
 from .passes.base import State
+from .passes.cost import CostModel
 from .passes.groups import Groups
 from .passes.plan.plan import Plan
 from .passes.runner import Step
@@ -45,14 +50,15 @@ def build_report(
     cost, analysis = groups.cost, groups.analysis
     plan: Plan | None = state.facts.get("plan")
     removed = sum(len(d) for d in plan.dropped.values()) if plan is not None and "alive" in state.facts else 0
-    params = pair(cost.params(full), cost.params(alive))
-    macs = pair(cost.macs(full), cost.macs(alive), per=batch(groups))
+    compact, left = _compact(groups, alive, state)
+    params = pair(cost.params(full), compact.params(left))
+    macs = pair(cost.macs(full), compact.macs(left), per=batch(groups))
     reached = {"ratio": removed / max(1, groups.prunable.size), "macs": macs["ratio"], "params": params["ratio"]}
     asked = plan.budget if plan is not None else {}
     return {
         "params": params,
         "macs": macs,
-        "size_bytes": file_bytes(sizes, cost.size_bytes(full), cost.size_bytes(alive)),
+        "size_bytes": file_bytes(sizes, cost.size_bytes(full), compact.size_bytes(left)),
         "latency_ms": latency,
         "verify": verified,
         "units": {"total": int(groups.prunable.size), "removed": removed, "pinned": analysis.pinned_units()},
@@ -68,6 +74,14 @@ def build_report(
         "notes": list(state.notes),
         "versions": versions(),
     }
+
+
+def _compact(groups: Groups, alive: Alive, state: State) -> tuple[CostModel, Alive]:
+    """What the compact network's costs are counted by: the source without dead positions, or what was rewritten."""
+    if not state.rewritings:
+        return groups.cost, alive
+    analysis = analyse(state.graph)
+    return CostModel(analysis), np.ones(analysis.atoms.count, bool)
 
 
 def batch(groups: Groups) -> int:

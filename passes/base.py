@@ -183,6 +183,8 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_describe(a) for a in get_args(hint))
+    if hint is bool:
+        return "true or false"
     return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 

@@ -10,6 +10,7 @@ from .base import Kind, Pass, State, register
 from .groups import Groups
 from .plan.plan import Plan
 from .rewrite import eliminate
+from .soft_edges import soft_edges
 
 
 @register
@@ -27,6 +28,8 @@ class Eliminate(Pass):
     def run(self, state: State) -> Graph:
         groups: Groups = state.facts["groups"]
         plan: Plan = state.facts["plan"]
+        if "layout" not in state.facts and soft_edges(groups.analysis):
+            state.notes.append("eliminate: without layout before it each layer picks its channels, which copies them")
         state.facts["alive"] = alive = groups.alive(plan.units(groups))
         state.facts["held"] = stays = groups.held(alive, plan.whole)
         return eliminate(groups.analysis, alive, stays)

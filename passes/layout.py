@@ -68,7 +68,7 @@ class Layout(Pass):
         plan: Plan = state.facts["plan"]
         edges = soft_edges(groups.analysis)
         if not edges:
-            state.notes.append("layout: no layer shares channels that it could do without (groups{mode=unconstrained})")
+            state.notes.append("layout: no layer chooses channels of its own: add groups{mode=unconstrained} before it")
             return plan
         dropped = _Dropped(groups, plan.units(groups))
         apart = _apart(edges, groups.analysis)

@@ -8,7 +8,7 @@ one with default options.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
@@ -76,7 +76,7 @@ class Runner:
             raise UsageError(
                 f"pass {step.name!r} cannot follow a pass that ensures {', '.join(sorted(forbidden))} "
                 f"(before it: {self._before()}): indices and proof are those of the source",
-                hint="compile what came out again, in a compile of its own",
+                hint=self._before_hint(step, forbidden),
             )
         for fact in sorted(step.requires - self.ensured):
             makers = [
@@ -97,6 +97,13 @@ class Runner:
                 waiting.remove(maker)
             self._provide(maker, state, waiting)
             self._one(maker, state)
+
+    def _before_hint(self, step: Pass, forbidden: Collection[str]) -> str:
+        """Where ``step`` may stand: before the first pass that ensured what it forbids, unless it is one of them."""
+        makers = [s.name for s in self.steps if PASSES[s.name].ensures & set(forbidden)]
+        if step.name in makers:
+            return "compile what came out again, in a compile of its own"
+        return f"put {step.name} before {makers[0]}"
 
     def _one(self, step: Pass, state: State) -> None:
         self.progress(step.name, "")

@@ -44,7 +44,7 @@ def profile_target(target: Target) -> Target:
     make = _onnx if target.runtime == "onnxruntime" else _torch
     pairs = [_Pair.of(size, channels, make) for size, channels in _SIZES]
     mac = float(np.median([pair.ns_per_mac for pair in pairs]))
-    byte, node = _fitted(pairs, mac, in_blocks=target.runtime == "onnxruntime")
+    byte, node = _fitted(pairs, mac, target.ns_per_node, in_blocks=target.runtime == "onnxruntime")
     block = (_channel_block() if target.here else None) or target.channel_block
     idle = _idle_share(block * target.blocks_at_once, block, make) if target.blocks_at_once > 1 else 0.0
     return replace(target, channel_block=block, ns_per_mac=mac, ns_per_byte=byte, ns_per_node=node, idle_share=idle)
@@ -86,8 +86,8 @@ class _Pair:
         return self.picked_ns - self.half_ns - self.channels // 2 * _STEM * self.area * ns_per_mac
 
 
-def _fitted(pairs: Sequence[_Pair], ns_per_mac: float, *, in_blocks: bool) -> tuple[float, float]:
-    """Nanoseconds for a moved byte and for a node: what best explains the copies' times; never below nothing.
+def _fitted(pairs: Sequence[_Pair], ns_per_mac: float, declared: float, *, in_blocks: bool) -> tuple[float, float]:
+    """Nanoseconds for a moved byte and for a node: what best explains the copies' times.
 
     A pick is a node; where layers compute ``in_blocks`` it is three, with those that change the layout.
     """
@@ -96,8 +96,9 @@ def _fitted(pairs: Sequence[_Pair], ns_per_mac: float, *, in_blocks: bool) -> tu
     copies = np.array([max(0.0, pair.copy_ns(ns_per_mac)) for pair in pairs])
     weights = 1 / np.maximum(copies, copies.max() / 100)  # relative errors, that the largest is not all that counts
     byte, node = np.linalg.lstsq(rows * weights[:, None], copies * weights, rcond=None)[0]
-    if min(byte, node) < 0:
-        byte, node = float(np.median(copies / rows[:, 0])), 0.0
+    if min(byte, node) <= 0:  # noise: a node takes what it is declared to take
+        node = declared
+        byte = max(0.0, float(np.median((copies - node * nodes) / rows[:, 0])))
     return float(byte), float(node)
 
 

@@ -346,3 +346,11 @@ def test_a_package_that_cannot_be_imported_is_of_the_environment(monkeypatch: py
     monkeypatch.setattr("prunec.sources.importlib.import_module", broken)
     with pytest.raises(EnvironmentProblem, match="is installed, and cannot be imported: RuntimeError: operator"):
         load_source("torchvision:resnet18")
+
+
+def test_a_target_in_torch_is_for_torch_models() -> None:
+    result = compiled(mlp(), ratio=0.5, target="torch-cpu", measure=True)
+    assert "latency and copies are those of ONNX Runtime; torch-cpu is torch" in result.report["notes"]
+    with pytest.raises(UsageError, match="target torch-cpu runs torch modules, and the model is an ONNX file") as error:
+        compiled(result.onnx, None, ratio=0.5, target="torch-cpu")
+    assert error.value.hint == "use ort-cpu"

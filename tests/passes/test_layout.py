@@ -230,7 +230,7 @@ def test_a_plan_keeps_a_reader_of_everything_that_is_made() -> None:
 
 def test_layout_without_soft_edges_says_so() -> None:
     state = compiled(stream(), "score{method=random},plan{ratio=0.5,align=1},layout,eliminate,verify")
-    assert any(note.startswith("layout: no layer shares channels") for note in state.notes)
+    assert any(note.startswith("layout: no layer chooses channels of its own: add groups") for note in state.notes)
 
 
 def test_a_file_says_how_it_was_laid_out(tmp_path: Any, onnx_stream: ModelProto) -> None:

@@ -505,3 +505,16 @@ def test_layout_leaves_to_split_what_parts_make_faster() -> None:
         found[then] = len(splitting(state).parts)
         assert picks(state.graph) == 0
     assert found == {"nothing": 0, "split": 3}
+
+
+def test_the_report_counts_what_came_of_it() -> None:
+    """Parts are read by more layers than need them: parameters that a plan did not see."""
+    model, inputs = float_stream()
+    pipeline = NAIVE.format(ratio=0.5) + ",split{force=true},verify"
+    result = prunec.compile(model, inputs, pipeline, measure=False)
+    assert result.module is not None
+    assert result.report["params"]["compact"] == sum(p.numel() for p in result.module.parameters())
+    assert (
+        result.report["params"]["compact"]
+        > prunec.compile(model, inputs, NAIVE.format(ratio=0.5) + ",verify", measure=False).report["params"]["compact"]
+    )
