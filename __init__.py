@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .api import analyze, bench, compile, criterion, load, verify
+    from .api import analyze, bench, compile, criterion, load, train, verify
     from .ir.errors import (
         BudgetError,
         EnvironmentProblem,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 _HOMES = {
-    "api": ("analyze", "bench", "compile", "criterion", "load", "verify"),
+    "api": ("analyze", "bench", "compile", "criterion", "load", "train", "verify"),
     "ir.errors": (
         "BudgetError",
         "EnvironmentProblem",
@@ -53,6 +53,7 @@ __all__ = [
     "compile",
     "criterion",
     "load",
+    "train",
     "verify",
 ]
 

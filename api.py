@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .artifact import Result, load
 from .compiler import Compiler
@@ -31,6 +31,9 @@ from .profiles import profiled
 from .recipe import Recipe
 from .strict import refuse_opaque
 from .version import versions
+
+if TYPE_CHECKING:
+    from .passes.train.sparse import Sparse
 
 _BUDGETS = ("ratio", "macs", "params", "latency")
 _DEFAULT_RATIO = 0.5
@@ -58,6 +61,7 @@ def compile(
     source_name: str | None = None,
     loss: Callable[[Any], Any] | None = None,
     samples: Iterable[Any] | None = None,
+    targets: Iterable[Any] | None = None,
     measure: bool = True,
 ) -> Result:
     """Prune ``model`` and prove that what comes out equals the masked original.
@@ -88,9 +92,11 @@ def compile(
     progress
         Called with each stage and a detail; ``source_name`` is what it calls the model.
     loss
-        For gradient criteria: a function from the model's outputs to a scalar tensor.
+        For gradient criteria: a function from the model's outputs (and ``targets``, if given) to a scalar tensor.
     samples
-        For criteria that look at activations (``hrank``): batches of real inputs, each in the form of example_inputs.
+        For criteria that look at data (``hrank``, ``snip``): batches of inputs, each in the form of example_inputs.
+    targets
+        For each batch of samples what the loss compares the outputs with.
     measure
         Measure the latency of dense and compact in ONNX Runtime; always done for a budget of latency.
 
@@ -117,7 +123,7 @@ def compile(
     check_finite(graph)
     measures = measure or latency is not None
     compiler = Compiler(
-        canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, samples, measures
+        canonical(graph), chosen, seed, verify, opset, verify_each, print_after, tell, loss, samples, targets, measures
     )
     if strict:
         refuse_opaque(compiler.dense)
@@ -201,6 +207,46 @@ def analyze(
     if graph is not None:
         write_whole(graph, draw(groups, found, source_name or type(model).__name__, graph))
     return {**found, "seconds": time.perf_counter() - start - read_s, "versions": versions()}
+
+
+def train(model: Any, recipe: str | Path | Recipe) -> Sparse:
+    """Train ``model`` so that its weights become sparse, or few values: a context around any training loop.
+
+    Parameters
+    ----------
+    model
+        ``nn.Module``; its linear and convolution layers are trained so, in place.  Make the optimizer before or after.
+    recipe
+        Training methods, as pipeline text (``pdp{sparsity=0.9,warm=2,rise=10}``), a Recipe or the path of a ``.toml``.
+
+    Raises
+    ------
+    UsageError
+        The recipe holds a pass that is no training method, or the model has no layer for it.
+
+    Examples
+    --------
+    >>> with prunec.train(model, "pdp{sparsity=0.9,warm=2,rise=10}") as sparse:    # doctest: +SKIP
+    ...     for epoch in range(20):
+    ...         sparse.step(one_epoch(model, optimizer, loader))
+    >>> prunec.compile(model.eval(), inputs, "pack,verify").onnx                   # doctest: +SKIP
+    """
+    from torch import nn
+
+    from .passes.train.sparse import Sparse
+    from .passes.train.training import Training
+
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"prunec.train trains an nn.Module, and this is a {type(model).__name__}", hint="load it in torch"
+        )
+    steps = Recipe.load(recipe)
+    methods = [step for step in steps if isinstance(step, Training)]
+    if other := [step.name for step in steps if not isinstance(step, Training)]:
+        raise UsageError(
+            f"prunec.train: {other[0]} is a pass of a compile", hint="train first, then compile what was trained"
+        )
+    return Sparse(model, methods, str(steps))
 
 
 def verify(dense: Any, compact: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .files import check_folder, file_digest, write_model, write_whole
 from .ir import arrays
 from .ir.errors import EnvironmentProblem, ModelError
 from .ir.graph import Graph
+from .ir.packing.packing import Packing
 from .models import emitted_onnx
 from .pairs import stamp
 from .passes.plan.plan import Plan
@@ -50,6 +51,10 @@ class Result:
         For each parameter by its source name, one entry an axis: int64 indices that survived, or None for all;
         in the order in which they stand now (``reorder``), so that each is the source's at these indices; -1 for
         zeros that the source does not have (``split``).
+    packing, forms
+        How weights may be held in the ONNX model, and how many took which form.
+    values
+        The passes that gave weights other numbers.
     plan
         Which units went; None when the pipeline had no planner.
     report
@@ -62,6 +67,9 @@ class Result:
     graph: Graph | None = None
     deployed: Graph | None = None
     opset: int | None = None
+    packing: Packing | None = None
+    values: tuple[str, ...] = ()
+    forms: dict[str, int] = field(default_factory=dict)
     emitted: Emitted | None = field(default=None, repr=False)
     _module: torch.nn.Module | None = field(default=None, repr=False)
 
@@ -91,8 +99,13 @@ class Result:
             graph = current.deployed if current.deployed is not None else current.graph
             assert graph is not None
             current.emitted = emitted_onnx(graph, self.opset)
-            stamp(current.emitted.proto, self.plan)
+            if self.packing is not None:
+                from .ir.emit.onnx_packed import packed
+
+                current.emitted, current.forms = packed(current.emitted, self.packing)
+            stamp(current.emitted.proto, self.plan, self.values)
         self.graph, self.deployed, self.emitted = current.graph, current.deployed, current.emitted
+        self.forms = current.forms
         return current.emitted
 
     def save(self, directory: str | Path) -> None:

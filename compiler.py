@@ -19,9 +19,9 @@ from .models import emitted_onnx, feeds
 from .passes import verify as verification
 from .passes.base import Progress, State
 from .passes.groups import Groups, groups_of
-from .passes.rewrite import kept_indices, named
 from .passes.runner import Runner
 from .passes.target import Target
+from .passes.values import kept
 from .proofs import TIED, onnx_difference, source_difference
 from .recipe import Recipe
 from .report import Sizes, build_report
@@ -52,6 +52,7 @@ class Compiler:
     tell: Progress
     loss: Callable[[Any], Any] | None
     samples: Iterable[Any] | None
+    targets: Iterable[Any] | None
     measure: bool
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -65,10 +66,9 @@ class Compiler:
         groups: Groups = state.facts["groups"] if "groups" in state.facts else groups_of(self.dense)
         alive = state.facts.get("alive", groups.all_alive())
         held = state.facts.get("held", alive)
-        kept = named(groups.analysis.graph, kept_indices(groups.analysis, held))
-        for rewriting in state.rewritings:
-            kept = rewriting.of(kept)
-        result = Result(kept, state.facts.get("plan"), {}, state.graph, state.deployed, self.opset)
+        found, plan = kept(state, groups), state.facts.get("plan")
+        result = Result(found, plan, {}, state.graph, state.deployed, self.opset)
+        result.packing, result.values = state.facts.get("packing"), tuple(state.values)
         verified: dict[str, Any] | None = state.facts.get("verified")
         has_onnx = verified is None or self._has_onnx(result, state)
         if verified is not None and has_onnx:
@@ -76,7 +76,7 @@ class Compiler:
         state.notes += [*_fixed_sizes(self.dense), *self._other_runtime()]
         latency = self._latency(result, state) if self.measure and has_onnx else None
         moved = self._moved(result.emit()) if latency is not None else None
-        sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx)
+        sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx, result.forms)
         result.report = build_report(groups, held, state, runner.steps, verified, latency, sizes, moved)
         return result
 
@@ -101,7 +101,7 @@ class Compiler:
             )
 
     def _run(self, recipe: Recipe, *, verify: bool) -> tuple[State, Runner]:
-        context = {"loss": self.loss, "samples": self.samples}
+        context = {"loss": self.loss, "samples": self.samples, "targets": self.targets}
         state = State(self.dense, self.dense, self.target, self.seed, context=context, tell=self.tell)
         known = {"canonical"}
         if self._groups is not None:
@@ -110,7 +110,9 @@ class Compiler:
         skip = frozenset() if verify else frozenset({"verify"})
         runner = Runner(self.verify_each, self.print_after, self.tell, print, ensured=known, skip=skip)
         runner.run(recipe, state)
-        self._groups = state.facts.get("groups")
+        found: Groups | None = state.facts.get("groups")
+        if found is not None and found.analysis.graph is self.dense:
+            self._groups = found  # no pass gave weights other numbers
         return state, runner
 
     def _has_onnx(self, result: Result, state: State) -> bool:

@@ -194,6 +194,7 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
     if units:
         pinned = f", {units['pinned']:,} pinned" if units.get("pinned") else ""
         yield f"units    {units.get('removed', 0):,} of {units.get('total', 0):,} removed{pinned}"
+    yield from _weights_lines(report)
     if "verify" in report:
         yield f"verify   {verify_text(report['verify'])}"
         yield from _norm_tied_lines(report["verify"] or {})
@@ -211,6 +212,21 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"note     {note}"
 
 
+def _weights_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """What was done to the numbers of weights, and how they are held."""
+    values = report.get("values") or {}
+    if mask := values.get("mask"):
+        yield f"mask     {mask['sparsity']:.2%} of the elements of {counted(len(mask['density']), 'weight')} are zero"
+    if palette := values.get("palette"):
+        worst = max(palette["relative_error"].values())
+        yield f"palette  {palette['bits']:g} bits an element, relative error of a weight up to {worst:.2g}"
+    if packed := report.get("packed"):
+        forms = ", ".join(f"{name} {n}" for name, n in packed["forms"].items() if n)
+        gzip = packed["gzip_bytes"]
+        small = f"; gzip {' -> '.join(quantity('size_bytes', gzip[k]) for k in ('dense', 'compact'))}" if gzip else ""
+        yield f"packed   {forms or 'nothing'}{small}"
+
+
 def _moves_text(name: str, found: Mapping[str, Any]) -> str:
     """``compact: Concat 4, Slice 2 (1.2 MB, 3.1% of the time)``"""
     nodes = ", ".join(f"{op} {n}" for op, n in found["nodes"].items()) or "none"
@@ -219,11 +235,12 @@ def _moves_text(name: str, found: Mapping[str, Any]) -> str:
 
 def show_moves(moved: Mapping[str, Any]) -> None:
     """Each node that only moves data, of both models."""
+    fed = ", ".join(f"{name} {list(shape)}" for name, shape in moved["inputs"].items())
     for name in ("dense", "compact"):
         rows = [
             (m["op"], m["name"], quantity("size_bytes", m["bytes"]), f"{m['share']:.2%}") for m in moved[name]["each"]
         ]
-        show_table(f"what {name} moves", ("op", "node", "bytes", "of the time"), rows)
+        show_table(f"what {name} moves on {fed}", ("op", "node", "bytes", "of the time"), rows)
 
 
 def _norm_tied_lines(verify: Mapping[str, Any]) -> Iterator[str]:

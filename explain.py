@@ -11,7 +11,7 @@ from . import kinds
 from .ir.errors import UsageError
 from .ir.opset import OPS
 from .ir.words import did_you_mean
-from .passes.base import PASSES, Pass, find
+from .passes.base import PASSES, Pass, default_of, find, is_required
 from .passes.score.scoring import CRITERIA
 from .passes.target import TARGETS
 
@@ -80,15 +80,15 @@ def _described(cls: type[Pass]) -> dict[str, Any]:
 
 def _options(cls: type[Pass]) -> list[dict[str, Any]]:
     hints = typing.get_type_hints(cls)
-    plain = cls(**{}) if not _required(cls) else None
     return [
-        {"name": name, "type": _type_name(hints[name]), "default": None if plain is None else getattr(plain, name)}
-        for name in cls.options()
+        {
+            "name": name,
+            "type": _type_name(hints[name]),
+            "required": is_required(f),
+            "default": None if is_required(f) else default_of(f),
+        }
+        for name, f in cls.options().items()
     ]
-
-
-def _required(cls: type[Pass]) -> list[str]:
-    return [p.name for p in inspect.signature(cls).parameters.values() if p.default is inspect.Parameter.empty]
 
 
 def _type_name(hint: Any) -> str:
@@ -99,7 +99,10 @@ def _pass_lines(name: str) -> list[str]:
     if name not in PASSES:
         return []
     found = _described(PASSES[name])
-    options = [f"  {o['name']}: {o['type']} = {o['default']!r}" for o in found["options"]]
+    options = [
+        f"  {o['name']}: {o['type']}" + (", required" if o["required"] else f" = {o['default']!r}")
+        for o in found["options"]
+    ]
     needs = [f"requires: {', '.join(sorted(PASSES[name].requires))}"] if PASSES[name].requires else []
     return [
         f"pass {name} ({found['kind']})",

@@ -29,6 +29,8 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
 def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
     if any(note.startswith(NOTHING) for note in report["notes"]):
         return
+    if report.get("values"):
+        return
     ran = [step["name"] for step in report["passes"]]
     absent = next((name for name in ("plan", "eliminate") if name not in ran), None)
     yield f"{NOTHING}: the pipeline has no {absent}" if absent else NOTHING

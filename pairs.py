@@ -7,7 +7,7 @@ same analysis, and the masked dense model is run beside the compact one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,23 @@ from .report import Sizes, batch, copies, file_bytes, pair
 if TYPE_CHECKING:
     import onnx
 
-PLAN_KEY = "prunec.plan"
+PLAN_KEY, VALUES_KEY = "prunec.plan", "prunec.values"
 _FAINT = 1e-2
 
 
-def stamp(model: onnx.ModelProto, plan: Plan | None) -> onnx.ModelProto:
-    """Write the plan into the metadata of ``model`` (in place), for that of the compile which made its source."""
-    held = [entry for entry in model.metadata_props if entry.key != PLAN_KEY]
+def stamp(model: onnx.ModelProto, plan: Plan | None, values: Iterable[str] = ()) -> onnx.ModelProto:
+    """Write the plan into the metadata of ``model`` (in place), for that of the compile which made its source.
+
+    ``values`` are the passes that gave weights other numbers.
+    """
+    held = [entry for entry in model.metadata_props if entry.key not in (PLAN_KEY, VALUES_KEY)]
     del model.metadata_props[:]
     model.metadata_props.extend(held)
-    if plan is not None:
-        entry = model.metadata_props.add()
-        entry.key, entry.value = PLAN_KEY, json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":"))
+    text = "" if plan is None else json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":"))
+    for key, value in ((PLAN_KEY, text), (VALUES_KEY, ", ".join(values))):
+        if value:
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value
     return model
 
 
@@ -59,13 +64,18 @@ def verify_pair(dense: str | Path, compact: str | Path) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        A file cannot be read, or the compact one does not say which plan made it.
+        A file cannot be read, or the compact one does not say which plan made it, or holds masked or clustered weights.
     VerificationError
         The plan does not fit the dense file.
     """
     from .ir.frontends.onnx_file import read_model
 
     small = read_model(str(compact))
+    if changed := next((entry.value for entry in small.metadata_props if entry.key == VALUES_KEY), ""):
+        raise ModelError(
+            f"verifying {compact}: its weights hold other numbers than those of {dense}, by {changed}",
+            hint="the compile that wrote it proved it beside the dense network with these numbers: see its report",
+        )
     plan = stamped(small)
     if plan is None:
         raise ModelError(

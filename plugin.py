@@ -25,10 +25,11 @@ from .ir.opset import (
 from .passes.base import Kind, Pass, State, register
 from .passes.groups import Groups
 from .passes.plan.plan import Plan
-from .passes.score.scoring import Scores, Scoring, criterion
+from .passes.score.scoring import Elements, Scores, Scoring, criterion, element_criterion
 
 __all__ = [
     "Declined",
+    "Elements",
     "Fitting",
     "Groups",
     "Kind",
@@ -45,6 +46,7 @@ __all__ = [
     "always_zero",
     "criterion",
     "declare",
+    "element_criterion",
     "first_carried",
     "moves",
     "not_zero",

@@ -81,17 +81,18 @@ def machine() -> str:
 
 def _with_constants(target: Target, found: dict[str, Any]) -> Target:
     """``target`` with the constants ``found``, if they are this machine's."""
-    if found["machine"] != machine():
+    here = machine()
+    if found["machine"] != here:
         return target
+    found = {"idle_share": target.idle_share, **found}  # older profiles lack it
     block, times = found["channel_block"], [found[name] for name in _TIMES]
     if type(block) is not int or not 1 <= block <= _WIDEST_BLOCK:
         raise ValueError(f"channel_block cannot be {block!r}")
     if not all(type(ns) in (int, float) and 0 <= ns < float("inf") for ns in times):
         raise ValueError(f"times in nanoseconds cannot be {times}")
-    idle = found.get("idle_share", target.idle_share)  # profiles of 0.1 lack it
-    if type(idle) not in (int, float) or not 0 <= idle <= 1:
-        raise ValueError(f"idle_share cannot be {idle!r}")
-    return replace(target, **{**{n: found[n] for n in _CONSTANTS if n in found}, "measured_on": machine()})
+    if type(found["idle_share"]) not in (int, float) or not 0 <= found["idle_share"] <= 1:
+        raise ValueError(f"idle_share cannot be {found['idle_share']!r}")
+    return replace(target, **{name: found[name] for name in _CONSTANTS}, measured_on=here)
 
 
 def _damaged(path: Path, error: Exception) -> EnvironmentProblem:

@@ -28,7 +28,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from .ir.errors import UsageError
 from .ir.words import did_you_mean
-from .passes.base import PASSES, Pass, coerce, find, make
+from .passes.base import PASSES, Pass, coerce, default_of, find, is_required, make
 
 _WORD = re.compile(r"[\w\-.:/*+]+")
 _INT = re.compile(r"[+-]?\d+")
@@ -256,7 +256,7 @@ def _build(name: str, options: dict[str, _Written]) -> Pass:
     chosen: dict[str, Any] = {}
     for key, written in options.items():
         chosen[key] = _settle(written, hints[key], f"{name}{{{key}}}", key) if key in fields else written.value
-    absent = [k for k, f in fields.items() if k not in options and _is_required(f)]
+    absent = [k for k, f in fields.items() if k not in options and is_required(f)]
     if absent:
         raise UsageError(f"pass {name!r} needs the option {absent[0]!r}", hint=_options_hint(fields), name=name)
     try:
@@ -276,10 +276,6 @@ def _settle(written: _Written, hint: Any, where: str, key: str) -> Any:
             return coerce(written.text, hint, where)
         except UsageError:
             raise UsageError(error.message, hint=error.hint, **{**error.data, "key": key}) from error
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _options_hint(fields: dict[str, Any]) -> str:
@@ -397,14 +393,14 @@ def _pass_schema(cls: type[Pass]) -> dict[str, Any]:
         "type": "object",
         "description": (cls.__doc__ or "").strip(),
         "properties": {"name": {"const": cls.name}, **{k: _with_default(f, hints[k]) for k, f in fields.items()}},
-        "required": ["name", *(k for k, f in fields.items() if _is_required(f))],
+        "required": ["name", *(k for k, f in fields.items() if is_required(f))],
         "additionalProperties": False,
     }
 
 
 def _with_default(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     schema = _type_schema(hint)
-    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    default = default_of(field)
     if default is None or isinstance(default, (bool, int, float, str)):
         return {**schema, "default": "none" if default is None else default}
     return {**schema, "default": list(default)} if isinstance(default, tuple) else schema

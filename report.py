@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from .ir.analysis import analyse
 from .ir.dialects import runtime
 from .ir.opset import Alive
+from .ir.packing.form import PREFIX
 from .passes.base import State
 from .passes.cost import CostModel
 from .passes.groups import Groups
@@ -29,10 +31,11 @@ _MOVERS = ("Concat", "Gather", "Slice", "Split", "Transpose", "GatherElements")
 
 @dataclass(frozen=True)
 class Sizes:
-    """The emitted models, None where they were not emitted."""
+    """The emitted models, None where they were not emitted; how many tensors of the compact one are in which form."""
 
     compact: Emitted | None
     dense: Emitted | None
+    forms: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_report(
@@ -68,6 +71,8 @@ def build_report(
         "copies": copies(sizes, moved),
         "moves": None if moved is None else moved.as_dict(),
         "budget": {name: {"asked": value, "reached": reached[name]} for name, value in asked.items()},
+        "values": state.values,
+        "packed": _packed(sizes) if "packing" in state.facts else None,
         "target": state.target.name,
         "seed": state.seed,
         "passes": [{"name": s.name, "options": s.options, "seconds": s.seconds} for s in steps],
@@ -103,6 +108,19 @@ def file_bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
     return pair(dense, compact)
 
 
+def _packed(sizes: Sizes) -> dict[str, Any] | None:
+    """In which forms the tensors of the file are, and what is left of both files once gzip has seen them."""
+    if sizes.compact is None:
+        return None
+    dense, compact = (None if m is None else _gzip_bytes(m) for m in (sizes.dense, sizes.compact))
+    return {"forms": dict(sizes.forms), "gzip_bytes": None if dense is None else pair(dense, compact or 0)}
+
+
+def _gzip_bytes(model: Emitted) -> int:
+    stream = zlib.compressobj(wbits=31)
+    return sum(len(stream.compress(piece)) for piece in model.serialised()) + len(stream.flush())
+
+
 def copies(sizes: Sizes, moved: Moved | None) -> int | None:
     """Nodes that only move data and are not in the source; None when there is no emitted graph.
 
@@ -116,4 +134,5 @@ def copies(sizes: Sizes, moved: Moved | None) -> int | None:
 
 
 def _movers(model: Emitted) -> Counter[str]:
-    return Counter(n.op_type for n in model.graph.node if n.op_type in _MOVERS)
+    nodes = (n for n in model.graph.node if not n.name.startswith(PREFIX))
+    return Counter(n.op_type for n in nodes if n.op_type in _MOVERS)

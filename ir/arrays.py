@@ -134,6 +134,12 @@ def is_channels_last(data: Any) -> bool:
     return bool(strides) and not data.is_contiguous() and channels_last(data).stride() == strides
 
 
+def alike(array: NDArray[Any], data: Any) -> Any:
+    """``array`` as :func:`like` gives it, with its channels last in memory where those of ``data`` are."""
+    made = like(array, data)
+    return channels_last(made) if is_torch(data) and is_channels_last(data) else made
+
+
 def channels_last(data: Any) -> Any:
     """``data`` with its channels last in memory."""
     return data.movedim(1, -1).contiguous().movedim(-1, 1)

@@ -45,6 +45,12 @@ class Signature:
         """The signature that ``text`` spells; raises :class:`ValueError` where it is malformed."""
         return _parse(text)
 
+    def place(self, operand: int, letter: str) -> int | None:
+        """The axis of an operand that has ``letter``, counted from its end (below 0) behind ``*`` and ``...``."""
+        terms = self.operands[operand]
+        at = next((d for d, term in enumerate(terms) if letter in term.letters), None)
+        return at if at is None or not any(term.spans for term in terms[:at]) else at - len(terms)
+
     def carriers(self, letter: str) -> tuple[int, ...]:
         """The operands that have ``letter``."""
         return tuple(k for k, terms in enumerate(self.operands) if any(letter in term.letters for term in terms))

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def counted(number: int, noun: str) -> str:
     """``1 unit``, ``2,000 units``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """The first few of ``names``.
+
+    >>> listed("abcde")
+    'a, b, c and 2 more'
+    """
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
+
+
+def by_reason(left: Mapping[str, str]) -> str:
+    """What is ``left``, by reason, one name each.
+
+    >>> by_reason({"b": "chunk", "c": "norm", "a": "chunk"})
+    'chunk: a and 1 more, norm: c'
+    """
+    named: dict[str, list[str]] = {}
+    for name, why in sorted(left.items()):
+        named.setdefault(why, []).append(name)
+    each = ((why, f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]) for why, names in named.items())
+    return ", ".join(f"{why}: {names}" for why, names in sorted(each))
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:

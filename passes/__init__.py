@@ -1,5 +1,23 @@
 """Passes over the graph: scores, groups, plans, rewrites, verification.  Importing this fills the registry."""
 
-from . import canonicalize, eliminate, fold, groups, layout, plan, reorder, score, split, verify
+from . import (
+    canonicalize,
+    eliminate,
+    fold,
+    groups,
+    initialise,
+    layout,
+    mask,
+    pack,
+    plan,
+    reorder,
+    score,
+    split,
+    train,
+    verify,
+)
 
-__all__ = ["canonicalize", "eliminate", "fold", "groups", "layout", "plan", "reorder", "score", "split", "verify"]
+__all__ = [
+    "canonicalize", "eliminate", "fold", "groups", "initialise", "layout", "mask", "pack", "plan", "reorder", "score",
+    "split", "train", "verify",
+]  # fmt: skip

@@ -2,7 +2,7 @@
 
 A pass is a frozen dataclass: its fields are its options, its docstring is its help.  Decorating it with
 :func:`register` is all it takes to appear in the pipeline language, the command line and the recipe schema.
-The four kinds differ by what ``run`` returns:
+The kinds differ by what ``run`` returns:
 
 ========== ======================= ==========================================
 kind       ``run(state)`` returns  what the runner does with it
@@ -11,6 +11,7 @@ rewrite    a Graph                 becomes ``state.graph``
 analysis   a value                 stored under the fact that the pass ensures
 criterion  scores                  stored as the fact ``scores``
 planner    a Plan                  stored as the fact ``plan``
+training   nothing: it refuses     stands in recipes of ``prunec.train``
 ========== ======================= ==========================================
 
 Analyses, criteria and planners never change a graph.  A rewrite works on a copy.
@@ -32,7 +33,7 @@ from ..ir.words import did_you_mean
 from .rewrite import Kept
 from .target import Target
 
-Kind = Literal["rewrite", "analysis", "criterion", "planner"]
+Kind = Literal["rewrite", "analysis", "criterion", "planner", "training"]
 Progress = Callable[[str, str], None]
 
 
@@ -53,11 +54,12 @@ class State:
     """What flows through a pipeline.
 
     ``dense`` is the canonical source and stays as it is; ``graph`` is what rewrites replace.  ``facts`` holds the
-    results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``rewritings`` are
-    what passes did to the compact graph, in order, for the proof to do it again.  ``inference`` is the graph after
-    rewrites that are only right for inference, None while there were none.  ``context`` is what the
-    caller hands in: ``loss``, for gradient criteria, and ``samples``, for criteria of activations.  ``notes`` are lines
-    for the report.  ``tell`` gets the name of a pass that takes long, and which part of its work starts.
+    results of the other passes by name (``groups``, ``scores``, ``plan``, ``alive``, ``verified``).  ``rewritings``
+    are what passes did to the compact graph, in order, for the proof to do it again.  ``inference`` is the graph after
+    rewrites that are only right for inference, None while there were none.  ``context`` is what the caller hands in:
+    ``loss`` and ``targets``, for gradient criteria, and ``samples``.  ``notes`` are lines for the report, ``values``
+    what passes say of the numbers that they changed.  ``tell`` gets the name of a pass that takes long, and which part
+    of its work starts.
     """
 
     dense: Graph
@@ -69,6 +71,7 @@ class State:
     inference: Graph | None = None
     context: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
     tell: Progress = lambda stage, detail: None
 
     @property
@@ -88,6 +91,7 @@ class Pass(ABC):
     forbids: ClassVar[frozenset[str]] = frozenset()  # facts that no earlier pass may have ensured
     inference_only: ClassVar[bool] = False
     requires_choice: ClassVar[bool] = False  # True: never run unasked, whatever a later pass requires
+    revalues: ClassVar[bool] = False  # True: a rewrite that changes numbers alone, in the dense network as well
 
     @abstractmethod
     def run(self, state: State) -> Any:
@@ -104,7 +108,7 @@ class Pass(ABC):
 
     def chosen(self) -> dict[str, Any]:
         """Options that differ from their default, in declaration order."""
-        return {n: getattr(self, n) for n, f in self.options().items() if getattr(self, n) != _default(f)}
+        return {n: getattr(self, n) for n, f in self.options().items() if getattr(self, n) != default_of(f)}
 
 
 PASSES: dict[str, type[Pass]] = {}
@@ -188,5 +192,11 @@ def _describe(hint: Any) -> str:
     return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
-def _default(f: dataclasses.Field[Any]) -> Any:
-    return f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+def is_required(option: dataclasses.Field[Any]) -> bool:
+    """Whether an option has no default."""
+    return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
+
+
+def default_of(option: dataclasses.Field[Any]) -> Any:
+    """The default of an option; ``MISSING`` where it has none."""
+    return option.default_factory() if option.default_factory is not dataclasses.MISSING else option.default

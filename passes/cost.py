@@ -14,6 +14,8 @@ from ..ir.analysis import Analysis
 from ..ir.axes import Axis
 from ..ir.graph import Constant, Node, Value, reads
 from ..ir.opset import OPS, Alive, Analysed, Cost, Macs
+from ..ir.solve import Solution
+from .target import Target
 
 Count = Callable[[Axis], int]
 """How many positions of an axis are alive."""
@@ -108,6 +110,18 @@ def _macs(site: Analysed, macs: Macs, count: Count) -> float:
 def elements(axes: Iterable[Axis], count: Count) -> float:
     """How many elements of a tensor with these axes are alive."""
     return float(math.prod(count(axis) for axis in axes))
+
+
+def computed(site: Analysed, solution: Solution, target: Target) -> Callable[[Axis, int], int]:
+    """As many channels as a node is as slow as where so many of an axis are alive."""
+    made = {id(axis) for axis in site.results[0]} if is_summing_conv(site) else set()
+
+    def channels(axis: Axis, alive: int) -> int:
+        if not solution.may_shrink(axis):
+            return alive
+        return target.in_sets(alive) if id(axis) in made else target.in_blocks(alive)
+
+    return channels
 
 
 def is_summing_conv(site: Analysed) -> bool:

@@ -8,7 +8,7 @@ though they will be slices: where slices are cheaper the caller says what they s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from ..ir.analysis import Analysis
 from ..ir.axes import Axis
 from ..ir.graph import Node, Value
 from ..ir.opset import OPS, Alive, Analysed, Cost, Macs
-from .cost import Count, Term, elements, is_summing_conv
+from .cost import Count, Term, computed, elements
 from .groups import Groups
 from .movable import along, parts
 from .soft_edges import SoftEdge
@@ -172,30 +172,20 @@ def _terms(groups: Groups, target: Target) -> Iterator[Term]:
             sources.setdefault(x, []).append(edge)
             yield partial(_pick, edge, groups, target)
         else:
-            yield partial(_node, site, op.macs, groups, target)
+            channels = computed(site, analysis.solution, target)
+            yield partial(_node, site, op.macs, channels, target)
     for edges in sources.values():
         yield partial(_reorder, edges, groups, target)
 
 
-def _node(site: Analysed, macs: Macs | None, groups: Groups, target: Target, count: Count) -> float:
+def _node(
+    site: Analysed, macs: Macs | None, channels: Callable[[Axis, int], int], target: Target, count: Count
+) -> float:
     """Multiply-accumulates, of channels as they are computed; a copy for a concatenation; else what is written."""
     if macs is not None:
-        return macs(Cost(site, _computed(site, groups, target, count))) * target.ns_per_mac
+        return macs(Cost(site, lambda axis: channels(axis, count(axis)))) * target.ns_per_mac
     written = sum(elements(axes, count) for axes in site.results)
     return target.copy_ns(written) if site.node.op == "cat" else target.written_ns(written)
-
-
-def _computed(site: Analysed, groups: Groups, target: Target, count: Count) -> Count:
-    """The channels that a node is as slow as."""
-    solution = groups.analysis.solution
-    made = {id(axis) for axis in site.results[0]} if is_summing_conv(site) else set()
-
-    def computed(axis: Axis) -> int:
-        if not solution.may_shrink(axis):
-            return count(axis)
-        return target.in_sets(count(axis)) if id(axis) in made else target.in_blocks(count(axis))
-
-    return computed
 
 
 def _pick(edge: _Read, groups: Groups, target: Target, count: Count) -> float:

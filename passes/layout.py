@@ -7,7 +7,6 @@ layer and on the target; what reads everything may as well have its weights back
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,10 +19,11 @@ from ..ir.opset import Alive
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
 from .fastest import fastest
-from .groups import Groups, Units, step_of, step_within
+from .groups import Groups, Units
 from .plan.plan import Plan
 from .reorder import slices
 from .rewrite import eliminate
+from .sizes import Size, sizes_everywhere, sizes_of_groups
 from .soft_edges import SoftEdge, soft_edges
 from .split import saved_ns
 from .target import Target, suited
@@ -34,8 +34,9 @@ from .target import Target, suited
 class Layout(Pass):
     """Choose how layers read channels that others need as well (``groups{mode=unconstrained}``).
 
-    copies: forbid = every layer reads all channels that are made, so that nothing is copied; naive = each layer picks
-    what it needs; cheapest = what the target's cost model says is fastest, all layers that share channels together.
+    copies: forbid = every layer reads all channels that are made, so that nothing is copied (nor the layout
+    changed where it was not: counts that fill no blocks stay such); naive = each layer picks what it needs;
+    cheapest = what the target's cost model says is fastest, all layers that share channels together.
     align: round the counts that are made to this many channels; auto = the target's block; 1 = not at all.
     restore: which weights come back where a layer reads channels that it had dropped: all, those of channels that are
     there for the alignment alone, or none.
@@ -77,7 +78,9 @@ class Layout(Pass):
             dropped.restore_all([e for e in edges if e not in apart])
         block = state.target.channel_block if self.align == "auto" else self.align
         scores = np.asarray(state.facts["scores"], np.float64)
-        aligned = dropped.align(_sizes(groups, block, everywhere=self.copies == "forbid"), scores, whole)
+        forbids = self.copies == "forbid"
+        sizes = sizes_everywhere(groups, block, state.target) if forbids else sizes_of_groups(groups, block)
+        aligned = dropped.align(sizes, scores, whole)
         if self.restore != "none":
             dropped.restore(whole, None if self.restore == "all" else aligned)
         stays = groups.held(dropped.alive, {e.name for e in whole})
@@ -117,43 +120,6 @@ def _apart(edges: list[SoftEdge], analysis: Analysis) -> list[SoftEdge]:
     return [e for e, found in zip(edges, readers, strict=True) if (count[found[found > 0]] == 1).all()]
 
 
-@dataclass(frozen=True, eq=False)
-class _Size:
-    """``units`` of which multiples of ``step`` are wanted alive, ``least`` at least, or all; each counts ``span``."""
-
-    units: Units
-    span: NDArray[np.int64]
-    step: int
-    least: int = 0
-
-    def wanted(self, dead: NDArray[np.bool_], life: NDArray[np.float64]) -> Units:
-        """The best of those dead that bring the count up to the next multiple."""
-        gone = dead[self.units]
-        alive = int(self.span[~gone].sum())
-        missing = max(-alive % self.step, self.least - alive)
-        at = np.flatnonzero(gone)
-        best = at[np.argsort(-life[self.units[at]], kind="stable")]
-        return self.units[best[: int(np.searchsorted(np.cumsum(self.span[best]), missing)) + 1] if missing > 0 else []]
-
-
-def _sizes(groups: Groups, block: int, *, everywhere: bool) -> list[_Size]:
-    """The groups; ``everywhere``: each axis that is computed as well, of which a block stays at least."""
-    each = [_Size(g.units, np.ones(len(g), np.int64), step_of(g, block)) for g in (*groups.groups, *groups.derived)]
-    return [*each, *_computed_sizes(groups, block)] if everywhere else each
-
-
-def _computed_sizes(groups: Groups, block: int) -> Iterator[_Size]:
-    """The axes of computed values whose positions need a unit each: what does not fill blocks is moved at run time."""
-    analysis, seen = groups.analysis, set()
-    for axis in (axis for n in analysis.graph.nodes for v in n.outputs for axis in analysis.axes[v] or ()):
-        _, unit = analysis.solution.needs(axis)
-        key = unit.tobytes()
-        if unit.size == axis.size > 1 and key not in seen:
-            seen.add(key)
-            units, span = np.unique(unit, return_counts=True)
-            yield _Size(units, span, step_within(axis.size, block), min(block, axis.size))
-
-
 class _Dropped:
     """The units that are dropped, while some come back."""
 
@@ -166,7 +132,7 @@ class _Dropped:
         self.units = np.setdiff1d(self.units, units)
         self.alive = self.groups.alive(self.units)
 
-    def align(self, sizes: list[_Size], scores: NDArray[np.float64], whole: list[SoftEdge]) -> Units:
+    def align(self, sizes: list[Size], scores: NDArray[np.float64], whole: list[SoftEdge]) -> Units:
         """Bring the width of what is made or picked up to the next step; returns the units that live for that alone.
 
         How much a reader needs does not matter where it reads the ``whole``.  A reader that gets more may want more

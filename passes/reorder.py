@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..ir import arrays
 from ..ir.analysis import Analysis, analyse
 from ..ir.graph import Graph, Node, Value, reads
-from ..ir.words import counted
+from ..ir.words import by_reason, counted
 from .base import Kind, Pass, State, register
 from .movable import Components, Obstacle, obstacles, parts, picked
 from .order import ordered, upscale_path
@@ -212,7 +212,7 @@ class _Search:
         text = f"reorder: {now} of {counted(self.before, 'pick')} without a copy now"
         if not self.left:
             return text if now else f"{text}: no order helps, so nothing changed"
-        why = ", ".join(sorted(set(self.left.values())))
+        why = by_reason({value.name: why for value, why in self.left.items()})
         return f"{text}; {counted(len(self.left), 'value')} left in the order that was there ({why})"
 
     def copying(self) -> list[_Read]:

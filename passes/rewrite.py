@@ -86,7 +86,7 @@ def without_idle_takes(graph: Graph, names: Collection[str]) -> Graph:
     graph.nodes = [n for n in graph.nodes if n.outputs[0] not in idle]
     for node in graph.nodes:
         substitute(node, idle)
-    return without_idle_literals(_without_unread(graph, {makers[v].name for v in read if v in makers}), read)
+    return without_idle_literals(without_unread(graph, {makers[v].name for v in read if v in makers}), read)
 
 
 def _cheaper(graph: Graph, take: Node, makers: Mapping[Value, Node]) -> Node | Value:
@@ -132,13 +132,15 @@ def _whole_parts(maker: Node | None, x: Value, d: int, indices: tuple[int, ...])
     return found if wanted == list(indices) else []
 
 
-def _without_unread(graph: Graph, names: Collection[str]) -> Graph:
-    """``graph`` (in place) without those nodes called ``names`` that nobody reads."""
-    used = {v for node in graph.nodes for v in reads(node)} | {
-        *graph.outputs,
-        *values_in(graph.source.get("outputs", ())),
-    }
-    graph.nodes = [n for n in graph.nodes if n.name not in names or used.intersection(n.outputs)]
+def without_unread(graph: Graph, names: Collection[str]) -> Graph:
+    """``graph`` (in place) without those nodes called ``names`` that nobody reads, directly or through such a node."""
+    used = {*graph.outputs, *values_in(graph.source.get("outputs", ()))}
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.name not in names or used.intersection(node.outputs):
+            used |= set(reads(node))
+            kept.append(node)
+    graph.nodes = kept[::-1]
     return graph
 
 

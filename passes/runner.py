@@ -18,6 +18,7 @@ from ..ir.graph import Graph
 from ..ir.printer import print_graph
 from .base import PASSES, Pass, Progress, State
 from .check import broken
+from .values import carried_back, kept
 
 _AUTOMATIC = ("analysis", "rewrite")
 
@@ -149,6 +150,9 @@ class Runner:
             return
         if state.inference is not None:
             raise UsageError(f"pass {step.name!r} cannot follow a pass for inference only", hint="put fold after it")
+        if step.revalues:
+            groups = state.facts["groups"]
+            state.facts["groups"] = carried_back(groups, kept(state, groups), before, result)
         state.graph = result
         if "canonical" in step.ensures and "groups" not in self.ensured:
             state.dense = result

@@ -14,7 +14,7 @@ concatenated for a node that needs them together.  Start at :class:`Split`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import ClassVar
@@ -28,9 +28,9 @@ from ..ir.analysis import Analysis, analyse
 from ..ir.axes import Axis
 from ..ir.graph import Graph, Value
 from ..ir.opset import OPS, Analysed, Cost
-from ..ir.words import counted
+from ..ir.words import by_reason, counted
 from .base import Kind, Pass, State, register
-from .cost import elements, is_summing_conv
+from .cost import computed, elements, is_summing_conv
 from .movable import Components, Obstacle, obstacles, picked
 from .order.classes import Classes
 from .partition import Choice, Work, cheapest, unsplit_ns
@@ -113,8 +113,7 @@ class _Search:
             text += f", channels in {counted(len(self.parts), 'part')}"
         if not self.left:
             return text
-        why = ", ".join(sorted(set(self.left.values())))
-        return f"{text}; {counted(len(self.left), 'pick')} left as they were ({why})"
+        return f"{text}; {counted(len(self.left), 'pick')} left as they were ({by_reason(self.left)})"
 
     def _split(self, axis: Axis) -> Components | None:
         found = self.component[axis]
@@ -268,7 +267,7 @@ class _Costs:
                 yield from ((site.operands[k] or [])[d] for k, d in role.passed.items())
 
     def _work(self, site: Analysed, role: Roles) -> Work:
-        op, one = OPS[site.node.op], partial(self._count, site)
+        op, one = OPS[site.node.op], partial(self._count, computed(site, self.analysis.solution, self.target))
         made = None if role.made is None else site.results[0][role.made]
         read = next(((site.operands[k] or [])[d] for k, d in role.summed.items()), None)
         macs = 0.0 if op.macs is None else op.macs(Cost(site, one))
@@ -282,11 +281,6 @@ class _Costs:
         held = set(self.component[axis].tolist())
         return np.array([int(each[0]) in held for each in self.classes])
 
-    def _count(self, site: Analysed, axis: Axis) -> int:
-        """One for an axis of the family; of others that may shrink, channels as they are computed."""
-        if self._mine(axis):
-            return 1
-        if not self.analysis.solution.may_shrink(axis):
-            return len(axis)
-        made = is_summing_conv(site) and any(axis is each for each in site.results[0])
-        return self.target.in_sets(len(axis)) if made else self.target.in_blocks(len(axis))
+    def _count(self, channels: Callable[[Axis, int], int], axis: Axis) -> int:
+        """One for an axis of the family; of others ``channels`` as they are computed."""
+        return 1 if self._mine(axis) else channels(axis, len(axis))

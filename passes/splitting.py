@@ -21,7 +21,7 @@ from ..ir.axes import Axis
 from ..ir.graph import Constant, Graph, Node, Value, reads, substitute, values_in
 from ..ir.opset import OPS, Analysed, Fitting
 from .movable import Components
-from .rewrite import NOTHING, Indices, Kept, composed, make, without_idle_literals, write
+from .rewrite import NOTHING, Indices, Kept, composed, make, without_idle_literals, without_unread, write
 from .splittable import Roles
 
 Cut = Indices
@@ -114,8 +114,8 @@ class _Rebuilt:
                 self._node(node, *splitting.sites[node.name])
             else:
                 self.nodes.append(node)
-        self._drop_unread()
         graph.nodes = self.nodes
+        self._drop_unread()
         for value in self.gone:
             del graph.constants[value]
         without_idle_literals(graph, read)
@@ -161,14 +161,9 @@ class _Rebuilt:
 
     def _drop_unread(self) -> None:
         """Take clones out again that nothing reads (a part that ends on the way), with what they alone have."""
-        used = {*self.graph.outputs, *values_in(self.graph.source.get("outputs", ()))}
-        kept: list[Node] = []
-        for node in reversed(self.nodes):
-            if node.name not in self.made or used.intersection(node.outputs):
-                used |= set(reads(node))
-                kept.append(node)
-        self.nodes = kept[::-1]
-        for value in set(self.constants.values()) - used:
+        without_unread(self.graph, self.made)
+        returned = {*self.graph.outputs, *values_in(self.graph.source.get("outputs", ()))}
+        for value in set(self.constants.values()) - returned - {v for n in self.graph.nodes for v in reads(n)}:
             for name in self.graph.constants.pop(value).names:
                 for clones in self.parameters.values():
                     clones.pop(name, None)

@@ -37,7 +37,8 @@ class Target:
     machine that ``prunec profile`` ran on, which settles the block too where the target is ``here``, on any machine.
 
     ONNX Runtime computes in blocks of channels, so that what is picked is brought into plain order and back, and copies
-    slices as well (``slices_copy``).  Torch reads a slice of one example in place, but for channels that are last in
+    slices as well (``slices_copy``).  It leaves a convolution in plain order whose input channels are no multiple of
+    ``blocked_from``.  Torch reads a slice of one example in place, but for channels that are last in
     memory: there a slice is a copy, and picking scattered ones takes ``scattered`` times as long; see :meth:`reading`.
     """
 
@@ -46,6 +47,7 @@ class Target:
     help: str
     blocks_at_once: int = 1
     idle_share: float = 0.0
+    blocked_from: int = 1
     ns_per_mac: float = 0.022
     ns_per_byte: float = 0.05
     ns_per_node: float = 3000.0
@@ -92,7 +94,7 @@ class Target:
         return self.copy_ns(elements) + self.plain_ns(elements) if self.slices_copy else self.ns_per_node
 
 
-_mlas = partial(Target, blocks_at_once=4, idle_share=0.4)
+_mlas = partial(Target, blocks_at_once=4, idle_share=0.4, blocked_from=4)
 """ONNX Runtime's convolutions: https://github.com/microsoft/onnxruntime, ``onnxruntime/core/mlas``."""
 
 TARGETS = {

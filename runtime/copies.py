@@ -67,10 +67,11 @@ def _moves(events: Iterable[Mapping[str, Any]]) -> Iterable[Move]:
 
 @dataclass(frozen=True)
 class Moved:
-    """What two models move; ``beyond`` are the nodes that the compact one has more of, op by op."""
+    """What two models move on ``inputs`` of these shapes; ``beyond``: what the compact one has more of, op by op."""
 
     dense: tuple[Move, ...]
     compact: tuple[Move, ...]
+    inputs: Mapping[str, tuple[int, ...]]
 
     @property
     def more(self) -> Counter[str]:
@@ -86,15 +87,17 @@ class Moved:
     def as_dict(self, *, each: bool = False) -> dict[str, Any]:
         """JSON-serialisable: of both models ``nodes`` by op, ``bytes`` written in a run, ``share`` of its time.
 
-        With ``each`` there is a list of the nodes too, those that take longest first.
+        ``inputs`` are the shapes that they read.  With ``each`` there is a list of the nodes too, longest first.
         """
         found = {"dense": _summary(self.dense, each), "compact": _summary(self.compact, each)}
-        return {**found, "beyond": self.beyond}
+        return {**found, "beyond": self.beyond, "inputs": {name: list(shape) for name, shape in self.inputs.items()}}
 
 
 def moved(dense: Source, compact: Source, feeds: Mapping[str, Array] | None = None) -> Moved:
     """What both models move on the same ``feeds``, random ones where they are absent."""
-    return Moved(*(tuple(moves(model, feeds)) for model in (dense, compact)))
+    given = feeds_for(Session(dense, threads=1)) if feeds is None else feeds
+    shapes = {name: tuple(array.shape) for name, array in given.items()}
+    return Moved(tuple(moves(dense, given)), tuple(moves(compact, given)), shapes)
 
 
 def _summary(found: tuple[Move, ...], each: bool) -> dict[str, Any]:

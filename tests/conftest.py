@@ -12,6 +12,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PRUNEC_CACHE"] = os.devnull
+os.environ.pop("COLUMNS", None)  # tables as wide as in a file, also under pytest-xdist
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -244,6 +244,7 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
     (tmp_path / "r.toml").write_text(explain.RECIPE)
     assert str(Recipe.from_toml(tmp_path / "r.toml")) == explain.PIPELINE
     others = {"canonicalize", "groups", "layout", "reorder", "split"}
+    others |= {"mask", "pack", "palette", "rectify", "initialise", "pdp", "gradual", "ste", "dkm"}
     assert {p.name for p in Recipe.parse(explain.PIPELINE)} == set(PASSES) - others
 
 
@@ -513,3 +514,9 @@ def test_an_input_of_another_type_than_the_file_declares(
     assert compile_(tmp_path, "m.onnx", "--input", f"{x.name}:{shape}:{kind}") == 2
     assert f"the model declares float32, not {kind}" in capsys.readouterr().err
     assert compile_(tmp_path, "m.onnx", "--input", f"{x.name}:{shape}:float") == 0
+
+
+def test_explain_says_which_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", "rectify") == 0
+    shown = capsys.readouterr().out
+    assert "  params: float, required\n" in shown and "  steps: int = 10\n" in shown

@@ -368,6 +368,18 @@ def evaluate(graph: Graph, node: Node, operands: list[NDArray[np.float64]]) -> N
     return np.asarray(result.double().numpy()) if isinstance(result, torch.Tensor) else None
 
 
+def differentiable(graph: Graph, *, double: bool, training: bool) -> fx.GraphModule:
+    """A module that computes ``graph``, in float64 where ``double``; batch norms see the batch where ``training``.
+
+    Dropout and recurrent layers stay as they are in evaluation.
+    """
+    module = emit(graph)
+    for part in module.modules():
+        if isinstance(part, BatchNorm):
+            part.training = training
+    return _doubled(module) if double else module
+
+
 def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None) -> dict[str, NDArray[Any]]:
     """dL/dw of every parameter, L = ``loss(outputs)`` (mean square of all outputs when None) on the example inputs.
 

@@ -55,6 +55,7 @@ from .onnx_names import (
     shape_of,
     spell,
 )
+from .onnx_packed import unpacked
 from .onnx_sizes import Axes, check_given, declaration, listed
 from .onnx_tensors import AGAIN, element_type
 from .onnx_ties import is_tie, sizes_read, unshared, with_roles, without_unused
@@ -94,7 +95,7 @@ class _Reader:
     def __init__(self, model: ModelProto, path: Path | None, given: dict[str, Array]) -> None:
         self.stored: Tensors = {}
         self.path = path
-        self.model = upgraded(inlined(model))
+        self.model = upgraded(inlined(unpacked(model)))
         self.slim = slimmed(self.model, self.stored)
         self.opset = opset_of(self.model)
         ordered = in_order(self.slim.graph, self.stored, str(path or "the model"))

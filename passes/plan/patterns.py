@@ -8,7 +8,7 @@ is an error, for one wrong letter would prune what is to be left alone.  Start a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ...ir.errors import UsageError
@@ -78,6 +78,30 @@ def _asked(names: _Names, pattern: str, option: str, known: list[str]) -> list[G
             pattern=pattern,
         )
     return [g for g in names.groups.groups if any(map(matches, [*names.of(g), *_typed(g.ops)]))]
+
+
+def among(names: Mapping[str, Sequence[str]], targets: Iterable[str], ignore: Iterable[str]) -> set[str]:
+    """Those of ``names``, each with its other names and types, that ``targets`` mean (all if none), not ``ignore``.
+
+    Raises
+    ------
+    UsageError
+        A pattern is no regular expression, or means none of them.
+    """
+
+    def meant(pattern: str, option: str) -> set[str]:
+        matches = _matcher(pattern)
+        found = {name for name, others in names.items() if any(map(matches, (name, *others)))}
+        if not found:
+            known = [n for name, others in names.items() for n in (name, *others)]
+            more = f"weights: {', '.join(list(names)[:4])}{', …' if len(names) > 4 else ''}"
+            raise UsageError(
+                f"{option}: pattern {pattern!r} matches no weight", hint=_near(pattern, known, more), pattern=pattern
+            )
+        return found
+
+    asked = [meant(p, "targets") for p in targets] or [set(names)]
+    return set[str]().union(*asked).difference(*(meant(p, "ignore") for p in ignore))
 
 
 def _matcher(pattern: str) -> Matches:

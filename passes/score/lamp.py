@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scoring import Parameter, Scores, Scoring, criterion
+from .scoring import Elements, Parameter, Scores, Scoring, criterion, element_criterion
 
 Block = NDArray[Any]
 _EXACT = 1 << 12
@@ -26,6 +26,12 @@ def lamp(scoring: Scoring) -> Scores:
     Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021, equation 4 (there for elements).
     """
     return scoring.total_by_rows(_element)
+
+
+@element_criterion("lamp")
+def lamp_elements(scoring: Scoring) -> Elements:
+    """The same for single elements, as it is in the paper."""
+    return {p.name: _element(p)(p.data) for p in scoring.all_parameters()}
 
 
 def _element(parameter: Parameter) -> Callable[[Block], Block]:

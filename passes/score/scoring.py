@@ -6,8 +6,9 @@ A criterion is a function from a :class:`Scoring` to a float for each unit; larg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -69,6 +70,10 @@ class Scoring:
 
     groups: Groups
     state: State
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Elements that are not masked so far, by parameter; one that is absent has none masked."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What a criterion keeps from one step of a mask to the next."""
 
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter that carries at least one unit."""
@@ -78,6 +83,13 @@ class Scoring:
             axes = analysis.axes[value] or []
             if constant.role == "parameter" and any(map(analysis.solution.may_shrink, axes)):
                 yield Parameter(value, constant, tuple(readers.get(value, ())), coded.get(value))
+
+    def all_parameters(self) -> Iterator[Parameter]:
+        """Every parameter of numbers, whether units may go or not."""
+        graph = self.groups.analysis.graph
+        for value, constant in graph.constants.items():
+            if constant.role == "parameter" and arrays.is_float(constant.data):
+                yield Parameter(value, constant, ())
 
     def zeros(self) -> Scores:
         return np.zeros(self.groups.analysis.solution.units)
@@ -133,6 +145,12 @@ class Scoring:
 Criterion = Callable[[Scoring], Scores]
 CRITERIA: dict[str, Criterion] = {}
 
+Elements = Mapping[str, NDArray[Any]]
+"""For each parameter by name a score of each of its elements."""
+
+ElementCriterion = Callable[[Scoring], Elements]
+ELEMENTS: dict[str, ElementCriterion] = {}
+
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
     """Enter a criterion into the registry; raises ``ValueError`` for a name that is taken.
@@ -152,6 +170,45 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
         return function
 
     return enter
+
+
+def element_criterion(name: str) -> Callable[[ElementCriterion], ElementCriterion]:
+    """Enter a criterion of single elements; units score the sum over everything that goes with them.
+
+    Its function gives an array of each parameter's shape, :meth:`Scoring.all_parameters`.  Units that have a criterion
+    of that name already keep it.
+
+    Examples
+    --------
+    >>> @element_criterion("squares")
+    ... def squares(scoring):
+    ...     \"\"\"Energy.\"\"\"
+    ...     return {p.name: p.data**2 for p in scoring.all_parameters()}
+    """
+
+    def enter(function: ElementCriterion) -> ElementCriterion:
+        @functools.wraps(function)
+        def of_units(scoring: Scoring) -> Scores:
+            found = function(scoring)
+            return scoring.total(lambda p: found[p.name])
+
+        if name not in CRITERIA:
+            criterion(name)(of_units)
+        ELEMENTS[name] = function
+        return function
+
+    return enter
+
+
+def find_elements(name: str) -> ElementCriterion:
+    """The criterion of elements called ``name``; raises :class:`UsageError` where there is none."""
+    if name not in ELEMENTS:
+        raise UsageError(
+            f"criterion {name!r} scores units, and a mask needs scores of elements",
+            hint=f"score{{method=…}} with one of {', '.join(sorted(ELEMENTS))}",
+            name=name,
+        )
+    return ELEMENTS[name]
 
 
 def find_criterion(name: str) -> Criterion:
@@ -210,6 +267,7 @@ class Score(Pass):
 
     def run(self, state: State) -> Scores:
         groups: Groups = state.facts["groups"]
+        state.facts["criterion"] = self.method
         scores = _scored(self.method, Scoring(groups, state))
         of_units = scores[groups.prunable]
         if of_units.size > 1 and (of_units == of_units[0]).all():

@@ -16,7 +16,8 @@ import prunec
 
 ROOT = Path(prunec.__file__).resolve().parent
 ROOMS = ("ir", "passes", "runtime")
-TORCH = ("ir/frontends/fx", "ir/emit/fx", "ir/emit/torch_onnx", "ir/serial", "passes/train/", "runtime/")
+GRADIENTS = tuple(f"passes/score/{name}" for name in ("derivatives", "grasp", "ntk_sap", "prospr"))
+TORCH = ("ir/frontends/fx", "ir/emit/fx", "ir/emit/torch_onnx", "ir/serial", "passes/train/", "runtime/", *GRADIENTS)
 ONNX = ("ir/frontends/onnx", "ir/emit/onnx", "ir/emit/torch_onnx", "runtime/")
 
 

@@ -105,7 +105,7 @@ def test_every_pass_says_what_it_is(name: str) -> None:
     cls = PASSES[name]
     assert (cls.__doc__ or "").strip()
     assert not (cls.__doc__ or "").startswith(f"{cls.__name__}("), "the docstring is the one that dataclass makes up"
-    assert cls.kind in ("rewrite", "analysis", "criterion", "planner")
+    assert cls.kind in ("rewrite", "analysis", "criterion", "planner", "training")
     for option in cls.options():
         assert option in (cls.__doc__ or ""), f"{name}{{{option}}} is not explained"
 

@@ -395,6 +395,41 @@ def test_blocks_stay_blocks_once_readers_got_more(copies: str) -> None:
     assert {made[f"{layer}.weight"] % 16 for layer in ("stem", "back", "a")} == {0}
 
 
+class OddHalves(nn.Module):
+    """Halves of a shuffled stream, in layers that ONNX Runtime leaves in plain order (42 is no multiple of 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 84, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(42, 42, 1), nn.ReLU(), nn.Conv2d(42, 42, 3, padding=1, groups=42), nn.Conv2d(42, 42, 1)
+            )
+            for _ in range(2)
+        )
+        self.a, self.b = nn.Conv2d(84, 16, 1), nn.Conv2d(84, 16, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.stem(x)
+        for block in self.blocks:
+            left, right = y.chunk(2, dim=1)
+            y = torch.cat([left, block(right)], dim=1)
+            y = y.view(-1, 2, 42, 8, 8).transpose(1, 2).reshape(-1, 84, 8, 8)
+        return self.a(y) * self.b(y).sigmoid()
+
+
+def test_what_is_in_plain_order_stays_so_where_copies_are_forbidden() -> None:
+    torch.manual_seed(0)
+    pipeline = (
+        "score{method=random},groups{mode=unconstrained},plan{ratio=0.4,floor=0},layout{copies=forbid},eliminate,fold"
+    )
+    result = prunec.compile(OddHalves().eval(), (torch.randn(1, 3, 8, 8),), pipeline)
+    assert result.module is not None
+    inner = [c.shape[0] for name, c in result.module.state_dict().items() if name.endswith("blocks.0.2.weight")]
+    assert inner[0] < 42 and inner[0] % 4 == 2
+    assert result.report["copies"] == 0
+
+
 def test_names_that_are_taken() -> None:
     model = two_readers(17)
     for n in model.graph.node:

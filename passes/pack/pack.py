@@ -1,0 +1,57 @@
+"""Pack: weights take the smallest form on disk that gives them back exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...ir.errors import UsageError
+from ...ir.packing.packing import Packing
+from ...ir.words import counted, listed
+from ..base import Kind, Pass, State, register
+from ..groups import groups_of
+from ..mask import pattern_of
+from ..weights import weights
+
+
+@register
+@dataclass(frozen=True)
+class Pack(Pass):
+    """Hold each weight in the smallest form that gives it back exactly: a bit mask, a pattern N:M, a palette.
+
+    n, m, v: a pattern that holds in the weights, n kept of m, the same ones in v rows; those of ``mask`` are known.
+    """
+
+    n: int | None = None
+    m: int | None = None
+    v: int = 1
+
+    name: ClassVar[str] = "pack"
+    kind: ClassVar[Kind] = "analysis"
+    ensures: ClassVar[frozenset[str]] = frozenset({"packing"})
+    requires_choice: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if (self.n, self.m) != (None, None):
+            pattern_of(self.n, self.m, self.v, "pack")
+
+    def run(self, state: State) -> Packing:
+        known: Packing = state.facts.get("packing", Packing())
+        patterns = tuple(state.facts.get("patterns", ()))
+        if self.n is not None:
+            patterns = (*patterns, pattern_of(self.n, self.m, self.v, "pack"))
+            self._check(state)
+        return Packing(tuple(dict.fromkeys((*known.patterns, *patterns))), known.known)
+
+    def _check(self, state: State) -> None:
+        """Say in which weights the pattern does not hold; raise where there is none in which it does."""
+        pattern = pattern_of(self.n, self.m, self.v, "pack")
+        found = weights(groups_of(state.graph).analysis)
+        without = [w.name for w in found if not pattern.holds(w.rows_first(w.numbers()))]
+        if len(without) == len(found):
+            raise UsageError(
+                f"pack: the pattern {pattern} holds in no weight",
+                hint=f"mask{{n={self.n},m={self.m},v={self.v}}} before it",
+            )
+        if without:
+            state.notes.append(f"pack: {pattern} does not hold in {counted(len(without), 'weight')}: {listed(without)}")

@@ -1,0 +1,134 @@
+"""Palette: weights take one of a few values each, found by k-means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.errors import UsageError
+from ...ir.graph import Graph, Value
+from ...ir.packing.packing import Packing
+from ...ir.packing.palette import Palette
+from ...ir.words import counted, listed
+from ..base import Kind, Pass, State, register
+from ..groups import groups_of
+from ..values import revalued
+from ..weights import Weight, weights
+from .kmeans import kmeans
+
+
+@register
+@dataclass(frozen=True)
+class Palettise(Pass):
+    """Replace each weight by the nearest of 2^bits values, and hold the weights as indices into these.
+
+    bits: of each index: 1, 2, 3, 4, 6 or 8.
+    method: kmeans = the values that make the squared error small; uniform = values at equal distances.
+    dim: how many neighbours in memory share an index, so that an element takes bits / dim.
+    group: how many rows (of the first axis) share a table; 0 = all of a weight.
+    scale: divide each row by its largest magnitude first.
+    least: weights of fewer elements are left alone.
+    targets, ignore: patterns of weights (globs, re:regex, type:op): only these, none of these.
+    """
+
+    bits: int = 4
+    method: Literal["kmeans", "uniform"] = "kmeans"
+    dim: int = 1
+    group: int = 0
+    scale: bool = False
+    least: int = 2048
+    targets: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "palette"
+    kind: ClassVar[Kind] = "rewrite"
+    requires: ClassVar[frozenset[str]] = frozenset({"groups"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"packing"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"split"})
+    requires_choice: ClassVar[bool] = True
+    revalues: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.bits not in (1, 2, 3, 4, 6, 8):
+            raise UsageError(f"palette{{bits}} cannot be {self.bits}", hint="1, 2, 3, 4, 6 or 8")
+        for option in ("dim", "least"):
+            if getattr(self, option) < 1:
+                raise UsageError(f"palette{{{option}}} cannot be {getattr(self, option)}", hint="1 or more")
+        if self.group < 0:
+            raise UsageError(f"palette{{group}} cannot be {self.group}", hint="rows that share a table, or 0")
+
+    def run(self, state: State) -> Graph:
+        found = weights(groups_of(state.graph).analysis, self.targets, self.ignore)
+        large = [w for w in found if math.prod(w.shape) >= self.least]
+        odd = [w.name for w in large if not self._fits(w)]
+        if not large or len(odd) == len(large):
+            raise UsageError(
+                "palette: no weight is large enough" if not large else f"palette: none of {listed(odd)} divides so",
+                hint=f"least is {self.least} elements; group divides the rows of a weight, dim the elements of a group",
+            )
+        if odd:
+            state.notes.append(
+                f"palette: {counted(len(odd), 'weight')} that group and dim do not divide stay: {listed(odd)}"
+            )
+        made = {w: self._palette(w, state) for w in large if w.name not in odd}
+        packing: Packing = state.facts.get("packing", Packing())
+        state.facts["packing"] = replace(packing, known=(*packing.known, *made.values()))
+        numbers = {w.value: p.dense() for w, p in made.items()}
+        self._record(state, made, numbers)
+        return revalued(state.graph, numbers)
+
+    def _fits(self, weight: Weight) -> bool:
+        rows = self.group or weight.shape[0]
+        return weight.shape[0] % rows == 0 and math.prod(weight.shape) // weight.shape[0] * rows % self.dim == 0
+
+    def _palette(self, weight: Weight, state: State) -> Palette:
+        state.tell("palette", weight.name)
+        tensor = np.asarray(weight.numbers())
+        scale = _largest(tensor) if self.scale else None
+        even = tensor if scale is None else (tensor / scale).astype(tensor.dtype)
+        runs = even.reshape(weight.shape[0] // (self.group or weight.shape[0]), -1, self.dim)
+        k = 1 << self.bits
+        tables, chosen = zip(*(self._table(run, k, state.seed) for run in runs), strict=True)
+        widest = max(len(t) for t in tables)
+        table = np.stack([np.pad(t, ((0, widest - len(t)), (0, 0)), "edge") for t in tables]).astype(tensor.dtype)
+        return Palette.of(weight.shape, np.stack(chosen), table, scale)
+
+    def _table(self, vectors: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """A table (k, d) for ``vectors`` (n, d), and which entry each of them takes; zeros stay zeros."""
+        if self.method == "uniform" and self.dim == 1:
+            low, high = float(vectors.min()), float(vectors.max())
+            table = np.linspace(low, high, k)[:, None]
+            if (vectors == 0).any():
+                table[np.abs(table).argmin()] = 0
+            return table, np.abs(vectors - table.T).argmin(1) if len(vectors) < 1 << 16 else _nearest(vectors, table)
+        return kmeans(vectors, k, seed)
+
+    def _record(self, state: State, made: dict[Weight, Palette], numbers: dict[Value, NDArray[Any]]) -> None:
+        error = {w.name: _relative_error(w.numbers(), numbers[w.value]) for w in made}
+        state.values["palette"] = {"bits": self.bits / self.dim, "relative_error": error}
+
+
+def _relative_error(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """How long the difference is, of the length before."""
+    length = float(np.linalg.norm(before))
+    return float(np.linalg.norm(before - after)) / length if length else 0.0
+
+
+def _largest(tensor: NDArray[Any]) -> NDArray[Any]:
+    """The largest magnitude of each row (o, 1, …), 1 where it is zero."""
+    found = (
+        np.abs(tensor)
+        .max(tuple(range(1, tensor.ndim)), keepdims=True)
+        .astype(np.promote_types(tensor.dtype, np.float32))
+    )
+    return np.where(found == 0, 1, found).astype(found.dtype)
+
+
+def _nearest(vectors: NDArray[Any], table: NDArray[Any]) -> NDArray[np.int64]:
+    """Which of the ascending numbers ``table`` (k, 1) each of ``vectors`` (n, 1) is nearest to."""
+    between = (table[1:, 0] + table[:-1, 0]) / 2
+    return np.searchsorted(between, vectors[:, 0])

@@ -1,0 +1,67 @@
+"""DKM: differentiable k-means clustering of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...ir.errors import UsageError
+from ..base import register
+from .training import Layer, Training
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclass(frozen=True)
+class Dkm(Training):
+    """Train with weights that are means of 2^bits centres, by a softmax over distances (DKM); at the end the nearest.
+
+    bits: of the index that each vector of weights becomes.
+    dim: how many neighbours in memory share an index.
+    tau: how soft the choice is, in variances of the weight.  rounds: of soft k-means at each step.
+    least: weights of fewer elements are left alone.
+    targets, ignore: patterns of weights: only these, none of these.
+
+    References
+    ----------
+    Cho et al., DKM: Differentiable k-Means Clustering Layer for Neural Network Compression, ICLR 2022, section 3.
+    """
+
+    bits: int = 4
+    dim: int = 1
+    tau: float = 0.1
+    rounds: int = 3
+    least: int = 2048
+
+    name: ClassVar[str] = "dkm"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8 or self.dim < 1 or self.tau <= 0 or self.rounds < 1:
+            raise UsageError(
+                f"dkm: bits={self.bits}, dim={self.dim}, tau={self.tau}, rounds={self.rounds}",
+                hint="bits from 1 to 8, dim and rounds from 1, tau above 0",
+            )
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return math.prod(shape) >= self.least and math.prod(shape) % self.dim == 0
+
+    def on(self, weight: Any) -> nn.Module:
+        import torch
+
+        from ..pack.kmeans import kmeans
+        from .parametrizations import Clusters
+
+        vectors = weight.detach().cpu().float().reshape(-1, self.dim).numpy()
+        centres, _ = kmeans(vectors, 1 << self.bits, 0)
+        return Clusters(weight, torch.from_numpy(centres).to(weight), self.dim, self.tau, self.rounds)
+
+    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+        """Nothing changes: the softmax is as soft from the first epoch to the last."""
+
+    def finish(self, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            layer.held.hard.fill_(True)

@@ -1,0 +1,53 @@
+"""Gradual magnitude pruning: the baseline that any method of training has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...ir.errors import UsageError
+from ..base import register
+from .training import Layer, Sparsifying
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclass(frozen=True)
+class Gradual(Sparsifying):
+    """Train with hard masks of the largest weights, settled before each epoch, more and more of them zero (cubic).
+
+    sparsity: the share of the elements of all weights that is zero at the end; n, m, v: a pattern instead, from the
+    first epoch after warm on.
+    warm: epochs without a mask.  rise: epochs in which the sparsity rises as 1 - (1 - t)³.
+    targets, ignore: patterns of weights: only these, none of these.
+
+    References
+    ----------
+    Zhu and Gupta, To prune, or not to prune, 2017, equation 1.
+    """
+
+    warm: int = 0
+    rise: int = 50
+
+    name: ClassVar[str] = "gradual"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warm < 0 or self.rise < 1:
+            raise UsageError(f"gradual: warm={self.warm}, rise={self.rise}", hint="warm from 0, rise from 1")
+
+    def on(self, weight: Any) -> nn.Module:
+        from .parametrizations import HardMask
+
+        return HardMask(weight, self.pattern)
+
+    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+        time = min(1.0, max(0, epoch - self.warm + 1) / self.rise)
+        if epoch >= self.warm:
+            self.share(layers)
+        for layer in layers:
+            layer.held.reached.fill_(1 - (1 - time) ** 3)
+            layer.held.settle(layer.original)

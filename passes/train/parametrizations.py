@@ -1,0 +1,222 @@
+"""What stands between a trained parameter and its layer: soft and hard masks, and clusters.
+
+Each is a module (``torch.nn.utils.parametrize``) from the parameter to what the layer sees, so that optimizers,
+autocast, accumulation and checkpoints work as they do without it.  Its state is in buffers, and goes with the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...ir.packing.nm import Pattern
+
+
+class Mask(nn.Module):
+    """Which elements of a weight (o, i, *) stay: the largest, in a pattern or as many as ``gone`` leaves.
+
+    Attributes
+    ----------
+    gone
+        How many elements are to be zero at the end (without a pattern).
+    reached
+        The share of that, or of the pattern, that the schedule has come to: 0 to 1.
+    mask, hard
+        Which elements stay, once that is settled.
+    """
+
+    gone: Tensor
+    reached: Tensor
+    mask: Tensor
+    hard: Tensor
+
+    def __init__(self, weight: Tensor, pattern: Pattern | None) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.register_buffer("gone", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("reached", torch.zeros(()))
+        self.register_buffer("mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
+        self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
+
+    def largest(self, weight: Tensor) -> Tensor:
+        """Which elements stay of ``weight`` at what is ``reached``."""
+        size = weight.detach().square()
+        if self.pattern is None:
+            return _largest(size, size.numel() - round(float(self.gone) * float(self.reached)))
+        blocks = _blocks(size, self.pattern)
+        sums = blocks.sum(-2, keepdim=True)
+        order = sums.argsort(dim=-1, descending=True, stable=True)
+        kept = torch.zeros_like(sums, dtype=torch.bool).scatter(-1, order[..., : self.pattern.n], True)
+        return _tensor(kept.expand(blocks.shape), self.pattern)
+
+    def harden(self, weight: Tensor) -> None:
+        """Settle the mask at the whole of what is asked."""
+        if not self.hard:
+            self.reached.fill_(1)
+            self.mask.copy_(self.largest(weight))
+            self.hard.fill_(True)
+
+    def settle(self, weight: Tensor) -> None:
+        """The mask for the epoch to come, which stays as it is until the next."""
+        self.mask.copy_(self.largest(weight) if self.reached > 0 else torch.ones_like(self.mask))
+
+
+class HardMask(Mask):
+    """Masked elements are zero and get no gradient, until an epoch settles another mask."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+class SoftMask(Mask):
+    """PDP: each element times sigmoid((w² - t²) / τ), so that the gradient goes through the mask.
+
+    t is half way between the smallest magnitude that stays and the largest that goes (of the weight, or of a block of
+    the pattern); τ is ``tau`` times the mean of w² [ours: the paper's is absolute].
+    """
+
+    def __init__(self, weight: Tensor, pattern: Pattern | None, tau: float) -> None:
+        super().__init__(weight, pattern)
+        self.tau = tau
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.hard:
+            return weight * self.mask
+        if self.reached == 0:
+            return weight
+        return weight * self.soft(weight)
+
+    def soft(self, weight: Tensor) -> Tensor:
+        """The mask, between 0 and 1."""
+        size = weight.square()
+        if self.pattern is not None:
+            blocks = _blocks(size, self.pattern).mean(-2, keepdim=True)  # of rows that share it
+            level = self.reached * _middle(blocks.detach(), self.pattern.n)
+            wide = blocks.expand(_blocks(size, self.pattern).shape)
+            return _tensor(torch.sigmoid((wide - level) / self._width(size)), self.pattern)
+        gone = round(float(self.gone) * float(self.reached))
+        if gone == 0:
+            return torch.ones_like(weight)
+        flat = size.detach().flatten().sort().values
+        level = ((flat[gone - 1].sqrt() + flat[min(gone, flat.numel() - 1)].sqrt()) / 2).square()
+        return torch.sigmoid((size - level) / self._width(size))
+
+    def _width(self, size: Tensor) -> Tensor:
+        return (self.tau * size.detach().mean()).clamp_min(torch.finfo(size.dtype).tiny)
+
+
+class StraightMask(Mask):
+    """The largest elements at each step; the gradient goes to all of them as if there were no mask.
+
+    With ``decay`` what is masked is pulled towards zero as well (SR-STE).
+    """
+
+    def __init__(self, weight: Tensor, pattern: Pattern | None, decay: float) -> None:
+        super().__init__(weight, pattern)
+        self.decay = decay
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.hard:
+            return weight * self.mask
+        if self.reached == 0:
+            return weight
+        found: Tensor = _Straight.apply(weight, self.largest(weight), self.decay)
+        return found
+
+
+class _Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, decay: float) -> Tensor:
+        ctx.save_for_backward(weight, mask)
+        ctx.decay = decay
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        weight, mask = ctx.saved_tensors
+        return grads[0] + ctx.decay * weight * ~mask, None, None
+
+
+class Clusters(nn.Module):
+    """DKM: each vector of a weight is a mean of the centres, weighted by softmax(-distance² / τ).
+
+    The centres are found by a few rounds of soft k-means from those of the last step, and gradients go through the
+    rounds.  τ is ``tau`` times the variance of the weight.  ``hard``: each vector is its nearest centre.
+    """
+
+    centres: Tensor
+    hard: Tensor
+
+    def __init__(self, weight: Tensor, centres: Tensor, dim: int, tau: float, rounds: int) -> None:
+        super().__init__()
+        self.dim, self.tau, self.rounds = dim, tau, rounds
+        self.register_buffer("centres", centres)
+        self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        vectors = weight.reshape(-1, self.dim)
+        if self.hard:
+            return self.nearest(vectors).reshape(weight.shape)
+        centres, width = self.centres.to(vectors.dtype, copy=True), self.width(vectors)
+        for _ in range(self.rounds):
+            near = torch.softmax(-_distances(vectors, centres) / width, 1)
+            centres = (near.T @ vectors) / near.sum(0)[:, None].clamp_min(1e-12)
+        if self.training:
+            self.centres.copy_(centres.detach())
+        near = torch.softmax(-_distances(vectors, centres) / width, 1)
+        return (near @ centres).reshape(weight.shape)
+
+    def width(self, vectors: Tensor) -> Tensor:
+        """How soft the choice is, a squared distance."""
+        return (self.tau * vectors.detach().var()).clamp_min(torch.finfo(vectors.dtype).tiny)
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """The centre that each of ``vectors`` (n, d) is nearest to."""
+        centres = self.centres.to(vectors.dtype)
+        return centres[_distances(vectors, centres).argmin(1)]
+
+
+def _distances(vectors: Tensor, centres: Tensor) -> Tensor:
+    """Squared distances (n, k)."""
+    return vectors.square().sum(1, keepdim=True) - 2 * vectors @ centres.T + centres.square().sum(1)
+
+
+def _largest(size: Tensor, count: int) -> Tensor:
+    """Which are the ``count`` largest elements; the first ones of those that are equal."""
+    order = size.flatten().argsort(dim=0, descending=True, stable=True)[:count]
+    kept = torch.zeros(size.numel(), dtype=torch.bool, device=size.device)
+    kept[order] = True
+    return kept.reshape(size.shape)
+
+
+def _middle(sums: Tensor, n: int) -> Tensor:
+    """Half way, in magnitude, between the ``n``-th largest along the last axis and the next, squared."""
+    ordered = sums.sort(-1, descending=True).values.sqrt()
+    return ((ordered[..., n - 1 : n] + ordered[..., n : n + 1]) / 2).square()
+
+
+def _blocks(weight: Tensor, pattern: Pattern) -> Tensor:
+    """``weight`` (o, i, *) as blocks (o / v, *, i / m, v, m), as :meth:`Pattern.blocks`."""
+    last = weight.movedim(1, -1)
+    split = last.reshape(-1, pattern.v, *last.shape[1:-1], last.shape[-1] // pattern.m, pattern.m)
+    return split.movedim(1, -2)
+
+
+def _tensor(blocks: Tensor, pattern: Pattern) -> Tensor:
+    split = blocks.movedim(-2, 1)
+    last = split.reshape(split.shape[0] * pattern.v, *split.shape[2:-2], split.shape[-2] * pattern.m)
+    return last.movedim(-1, 1).contiguous()
+
+
+def global_counts(weights: Sequence[Tensor], sparsity: float) -> list[int]:
+    """How many elements of each weight are among the share ``sparsity`` of smallest magnitude of all together.
+
+    One element of each stays.
+    """
+    sizes = torch.cat([w.detach().abs().flatten() for w in weights])
+    kept = _largest(sizes, sizes.numel() - round(sparsity * sizes.numel()))
+    parts = torch.split(kept, [w.numel() for w in weights])
+    return [min(part.numel() - 1, int((~part).sum())) for part in parts]

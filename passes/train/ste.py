@@ -1,0 +1,51 @@
+"""Straight-through training: hard masks that gradients ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...ir.errors import UsageError
+from ..base import register
+from .training import Layer, Sparsifying
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclass(frozen=True)
+class Ste(Sparsifying):
+    """Train with hard masks of the largest weights, anew at each step; gradients reach what is masked too.
+
+    sparsity: the share of the elements of all weights that is zero at the end; n, m, v: a pattern instead.
+    warm: epochs without a mask.
+    decay: pull what is masked towards zero by so much of it (SR-STE; the paper's is 0.0002).
+    targets, ignore: patterns of weights: only these, none of these.
+
+    References
+    ----------
+    Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch, ICLR 2021, equation 7.
+    """
+
+    warm: int = 0
+    decay: float = 0.0
+
+    name: ClassVar[str] = "ste"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warm < 0 or self.decay < 0:
+            raise UsageError(f"ste: warm={self.warm}, decay={self.decay}", hint="both from 0")
+
+    def on(self, weight: Any) -> nn.Module:
+        from .parametrizations import StraightMask
+
+        return StraightMask(weight, self.pattern, self.decay)
+
+    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+        if epoch == self.warm:
+            self.share(layers)
+        for layer in layers:
+            layer.held.reached.fill_(float(epoch >= self.warm))

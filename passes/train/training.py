@@ -1,0 +1,115 @@
+"""What a training method is: what it puts on each weight, and how that changes from epoch to epoch.
+
+A method stands in a recipe like a pass, and is run by ``prunec.train`` instead of by a compile.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...ir.errors import UsageError
+from ...ir.packing.nm import Pattern
+from ..base import Kind, Pass, State
+from ..mask import pattern_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .parametrizations import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A weight in training: the module that has it, its name there and in the whole, and what the method put on it."""
+
+    name: str
+    module: nn.Module
+    tensor: str
+    held: Any
+
+    @property
+    def original(self) -> Any:
+        """The parameter that is trained."""
+        return getattr(self.module.parametrizations, self.tensor).original
+
+
+@dataclass(frozen=True)
+class Training(Pass):
+    """A method of training; subclasses add their options as fields."""
+
+    kind: ClassVar[Kind] = "training"
+    requires_choice: ClassVar[bool] = True
+
+    targets: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+    def run(self, state: State) -> Any:
+        raise UsageError(
+            f"{self.name} trains a network, and a compile does not",
+            hint=f"with prunec.train(model, '{self.name}{{…}}') as sparse: …; then compile the model with pack",
+        )
+
+    @abstractmethod
+    def on(self, weight: Any) -> nn.Module:
+        """What stands between the parameter ``weight`` (o, i, *) and the layer; raises :class:`UsageError`."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a weight of ``shape`` can be trained so."""
+        return True
+
+    @abstractmethod
+    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+        """What changes before ``epoch``, counted from 0."""
+
+    @abstractmethod
+    def finish(self, layers: Sequence[Layer]) -> None:
+        """Make what is soft hard: the last thing before the weights are what they are trained to be."""
+
+
+@dataclass(frozen=True)
+class Sparsifying(Training):
+    """A method that makes elements zero: a ``sparsity`` over all weights, or a pattern N:M (``n``, ``m``, ``v``)."""
+
+    sparsity: float | None = None
+    n: int | None = None
+    m: int | None = None
+    v: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sparsity is not None and not 0 < self.sparsity < 1:
+            raise UsageError(f"{self.name}{{sparsity}} cannot be {self.sparsity}", hint="a number in (0, 1)")
+        if (self.n, self.m) != (None, None):
+            pattern_of(self.n, self.m, self.v, self.name)
+        if self.sparsity is not None and self.n is not None:
+            raise UsageError(f"{self.name}: both a sparsity and a pattern", hint="give one of them")
+
+    @property
+    def pattern(self) -> Pattern | None:
+        return None if self.n is None else pattern_of(self.n, self.m, self.v, self.name)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return self.pattern is None or self.pattern.fits(shape)
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` where there is nothing to reach."""
+        if self.sparsity is None and self.n is None:
+            raise UsageError(
+                f"{self.name}: give a sparsity, or n and m",
+                hint=f"{self.name}{{sparsity=0.9}} or {self.name}{{n=2,m=4}}",
+            )
+
+    def share(self, layers: Sequence[Layer]) -> None:
+        """Give each layer its part of the sparsity: what is below the level of all magnitudes together."""
+        from .parametrizations import global_counts
+
+        if self.sparsity is not None:
+            for layer, gone in zip(layers, global_counts([x.original for x in layers], self.sparsity), strict=True):
+                layer.held.gone.fill_(gone)
+
+    def finish(self, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            mask: Mask = layer.held
+            mask.harden(layer.original)

@@ -1,0 +1,323 @@
+"""Training methods: gradients go through masks, what is asked is reached, and any loop, checkpoint or compile fits."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+import prunec
+from prunec.ir.errors import ModelError, UsageError
+from prunec.ir.packing import Pattern
+from prunec.passes.train.parametrizations import Clusters, Mask, SoftMask, StraightMask
+
+IMAGES, LABELS = (torch.tensor(x) for x in load_digits(return_X_y=True))
+IMAGES = IMAGES.float().view(-1, 1, 8, 8) / 8 - 1
+
+
+def net(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def epoch(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> float:
+    """One epoch over the digits; the loss of its last batch."""
+    model.train()
+    order = torch.randperm(len(IMAGES), generator=torch.Generator().manual_seed(seed))
+    loss = torch.zeros(())
+    for part in torch.split(order, 128):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(IMAGES[part]), LABELS[part])
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return float(loss.detach())
+
+
+def accuracy(model: nn.Module) -> float:
+    model.eval()
+    with torch.no_grad():
+        return float((model(IMAGES).argmax(1) == LABELS).float().mean())
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
+def weights(model: nn.Module) -> dict[str, np.ndarray]:
+    layers = ((n, m) for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+    return {n: m.weight.detach().numpy() for n, m in layers}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "pdp{sparsity=0.9,warm=2,rise=6}",
+        "gradual{sparsity=0.9,warm=2,rise=6}",
+        "ste{sparsity=0.9,warm=2}",
+    ],
+)
+def test_the_sparsity_is_met_and_kept(recipe: str) -> None:
+    """To 0.1 %, without a step when soft masks become hard, in parameters that are the same as before."""
+    model = net()
+    before, optimizer = dict(model.named_parameters()), sgd(model)
+    with prunec.train(model, recipe) as sparse:
+        for k in range(12):
+            sparse.step(epoch(model, optimizer, k))
+        soft = accuracy(model)
+        assert sparse.sparsity() == pytest.approx(0.9, abs=1e-3)
+    found = weights(model)
+    assert sum((w == 0).sum() for w in found.values()) / sum(w.size for w in found.values()) == pytest.approx(
+        0.9, abs=1e-3
+    )
+    assert accuracy(model) == pytest.approx(soft, abs=0.003)
+    assert accuracy(model) > 0.95
+    assert {n: id(p) for n, p in model.named_parameters()} == {n: id(p) for n, p in before.items()}
+    assert [h["epoch"] for h in sparse.history] == list(range(1, 13))
+    result = prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False)
+    assert result.forms["bitmask"] >= 2
+
+
+@pytest.mark.parametrize("recipe", ["pdp{n=2,m=4,warm=1,rise=3}", "pdp{n=1,m=4,v=4,warm=1,rise=3}", "gradual{n=2,m=4}",
+                                    "ste{n=2,m=4,decay=0.0002}"])  # fmt: skip
+def test_a_pattern_holds_in_every_group(recipe: str) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, recipe) as sparse:
+        assert len(sparse.notes) == 1 and "that it does not fit stay: 0.weight" in sparse.notes[0]
+        for k in range(6):
+            sparse.step(epoch(model, optimizer, k))
+        soft = accuracy(model)
+    pattern = Pattern(1, 4, 4) if "v=4" in recipe else Pattern(2, 4)
+    found = weights(model)
+    fits = [w for w in found.values() if pattern.fits(w.shape)]
+    assert len(fits) >= 2 and all(pattern.holds(w) for w in fits)
+    assert all((w != 0).mean() == pattern.n / pattern.m for w in fits)
+    assert accuracy(model) == pytest.approx(soft, abs=0.003)
+    result = prunec.compile(
+        model.eval(), (IMAGES[:2],), f"pack{{n={pattern.n},m=4,v={pattern.v}}},verify", measure=False
+    )
+    assert result.forms["nm"] >= 2
+
+
+def test_the_gradient_of_a_soft_mask() -> None:
+    """d(m·w)/dw = m + 2 (w²/τ) m (1 - m), which masks that look at ``.data`` do not have."""
+    weight = torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = SoftMask(weight, None, tau=0.5)
+    mask.gone.fill_(24)
+    mask.reached.fill_(1)
+    (grad,) = torch.autograd.grad(mask(weight).sum(), weight)
+    soft, width = mask.soft(weight).detach(), 0.5 * weight.detach().square().mean()
+    inner = 2 * weight.detach().square() / width * soft * (1 - soft)
+    torch.testing.assert_close(grad, soft + inner)
+    near = (soft - 0.5).abs() < 0.3
+    assert near.sum() > 3 and (inner[near] > 0).all() and inner[near].mean() > 0.1
+    assert int((soft < 0.5).sum()) == 24
+
+
+@pytest.mark.parametrize("pattern", [Pattern(2, 4), Pattern(1, 4, 4)])
+def test_soft_masks_of_patterns_agree_with_hard_ones(pattern: Pattern) -> None:
+    weight = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    mask = SoftMask(weight, pattern, tau=1e-3)
+    mask.reached.fill_(1)
+    assert torch.equal(mask.soft(weight) >= 0.5, mask.largest(weight))
+    np.testing.assert_array_equal(mask.largest(weight).numpy(), pattern.best(np.square(weight.numpy())))
+
+
+def test_straight_through_and_its_decay() -> None:
+    weight = torch.tensor([[3.0, -1.0, 0.5, 2.0]], requires_grad=True)
+    mask = StraightMask(weight, Pattern(2, 4), decay=0.1)
+    mask.reached.fill_(1)
+    out = mask(weight)
+    torch.testing.assert_close(out, torch.tensor([[3.0, 0, 0, 2.0]]))
+    (grad,) = torch.autograd.grad((out * torch.tensor([[1.0, 2, 3, 4]])).sum(), weight)
+    torch.testing.assert_close(grad, torch.tensor([[1.0, 2 - 0.1, 3 + 0.05, 4]]))
+
+
+def test_the_schedule_of_the_paper() -> None:
+    """r(e) = min(1, ε (e + 1)) of what the global level gives each layer; gradual: cubic."""
+    model = net()
+    sparse = prunec.train(model, "pdp{sparsity=0.8,warm=1,rise=4}")
+    held = [x for x in model.modules() if isinstance(x, Mask)]
+    reached = []
+    for _ in range(6):
+        reached.append(float(held[0].reached))
+        sparse.step()
+    assert reached == [0, 0.25, 0.5, 0.75, 1, 1]
+    total = sum(h.mask.numel() for h in held)
+    assert sum(int(h.gone) for h in held) == pytest.approx(0.8 * total, abs=1)
+    gradual = prunec.train(net(), "gradual{sparsity=0.8,rise=4}")
+    shares = []
+    for _ in range(4):
+        shares.append(gradual.sparsity() / 0.8)
+        gradual.step()
+    assert shares == pytest.approx([1 - (1 - k / 4) ** 3 for k in (1, 2, 3, 4)], abs=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["dkm{bits=2}", "dkm{bits=1}", "dkm{bits=2,dim=2}"])
+def test_clusters(recipe: str) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, recipe) as sparse:
+        for k in range(6):
+            sparse.step(epoch(model, optimizer, k))
+    bits, dim = int(recipe[9]), 2 if "dim" in recipe else 1
+    for name, weight in weights(model).items():
+        values = np.unique(weight.reshape(-1, dim), axis=0)
+        assert (len(values) <= 1 << bits) == (weight.size >= 2048), name
+    assert accuracy(model) > 0.9
+    if dim == 1:
+        result = prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False)
+        assert result.forms["palette"] == 2
+
+
+def test_gradients_go_through_the_clusters() -> None:
+    weight = torch.randn(40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    held = Clusters(weight, torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64), 1, tau=0.5, rounds=3).eval()
+    width = held.width(weight)
+    held.width = lambda vectors: width  # type: ignore[method-assign]  # it is taken as constant
+    assert torch.autograd.gradcheck(held, (weight,))
+
+
+@pytest.mark.parametrize("recipe", ["pdp{sparsity=0.8,warm=1,rise=3}", "gradual{sparsity=0.8,rise=3}", "dkm{bits=2}"])
+def test_resumed_from_a_checkpoint(recipe: str) -> None:
+    """The same weights as without a break: masks and centres are in the model's own state."""
+
+    def begun() -> tuple[nn.Module, Any, torch.optim.Optimizer]:
+        model = net()
+        sparse = prunec.train(model, recipe)
+        return model, sparse, sgd(model)
+
+    model, sparse, optimizer = begun()
+    for k in range(3):
+        sparse.step(epoch(model, optimizer, k))
+    saved = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "sparse": sparse.state_dict()}, saved)
+    for k in range(3, 6):
+        sparse.step(epoch(model, optimizer, k))
+    sparse.finish()
+
+    again, resumed, other = begun()
+    saved.seek(0)
+    checkpoint = torch.load(saved, weights_only=True)
+    again.load_state_dict(checkpoint["model"])
+    other.load_state_dict(checkpoint["optimizer"])
+    resumed.load_state_dict(checkpoint["sparse"])
+    for k in range(3, 6):
+        resumed.step(epoch(again, other, k))
+    resumed.finish()
+    for (name, one), two in zip(weights(model).items(), weights(again).values(), strict=True):
+        np.testing.assert_array_equal(one, two, err_msg=name)
+    assert [h["epoch"] for h in resumed.history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_of_another_recipe() -> None:
+    state = prunec.train(net(), "pdp{sparsity=0.9}").state_dict()
+    sparse = prunec.train(net(), "pdp{sparsity=0.8}")
+    with pytest.raises(UsageError, match=r"sparsity=0.9.*sparsity=0.8"):
+        sparse.load_state_dict(state)
+    assert sparse.epoch == 0
+
+
+def test_an_error_leaves_the_training_as_it_is() -> None:
+    model = net()
+    with pytest.raises(KeyboardInterrupt), prunec.train(model, "pdp{sparsity=0.9,warm=0,rise=1}") as sparse:
+        raise KeyboardInterrupt
+    assert any("original" in name for name in model.state_dict()), "a checkpoint can still be written"
+    sparse.finish()
+    sparse.finish()
+    assert set(model.state_dict()) == set(net().state_dict())
+
+
+def test_masks_that_are_settled_before_the_end() -> None:
+    """Fine-tuning with the final masks: zeros stay zeros."""
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, "pdp{sparsity=0.9,warm=0,rise=2}") as sparse:
+        for k in range(3):
+            sparse.step(epoch(model, optimizer, k))
+        sparse.harden()
+        zeros = {n: w == 0 for n, w in weights(copy.deepcopy(model)).items()}
+        for k in range(3, 5):
+            sparse.step(epoch(model, optimizer, k))
+    for name, weight in weights(model).items():
+        assert (weight[zeros[name]] == 0).all()
+
+
+def test_autocast_and_accumulation() -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, "pdp{sparsity=0.8,warm=0,rise=1}") as sparse:
+        for part in torch.split(torch.arange(len(IMAGES)), 256):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = F.cross_entropy(model(IMAGES[part]), LABELS[part])
+            torch.autograd.backward(loss / 2)
+            if int(part[0]) % 512:
+                optimizer.step()
+                optimizer.zero_grad()
+        sparse.step(loss)
+    assert sum((w == 0).sum() for w in weights(model).values()) > 0
+
+
+def test_a_loss_that_is_no_number() -> None:
+    model = net()
+    sparse = prunec.train(model, "pdp{sparsity=0.9}")
+    with pytest.raises(ModelError, match="the loss is nan"):
+        sparse.step(float("nan"))
+    with torch.no_grad():
+        dict(model.named_parameters())["3.parametrizations.weight.original"][0] = torch.inf
+    with pytest.raises(ModelError, match=r"3.weight holds NaN or infinite"):
+        sparse.step()
+    assert sparse.epoch == 0 and not sparse.history
+
+
+@pytest.mark.parametrize(
+    ("make", "recipe", "message"),
+    [
+        (net, "pdp", "give a sparsity, or n and m"),
+        (net, "pdp{sparsity=1.0}", "cannot be 1.0"),
+        (net, "pdp{sparsity=0.5,n=2,m=4}", "both a sparsity and a pattern"),
+        (net, "pdp{n=4,m=2}", "no pattern"),
+        (net, "pdp{sparsity=0.5,rise=0}", "rise=0"),
+        (net, "gradual{sparsity=0.5,rise=0}", "rise=0"),
+        (net, "ste{sparsity=0.5,decay=-1.0}", "decay=-1.0"),
+        (net, "dkm{bits=9}", "bits=9"),
+        (net, "dkm{least=100000000}", "none of its layers"),
+        (net, "ste{n=1,m=7}", "none of its layers fits"),
+        (net, "pdp{sparsity=0.5,targets=[nothing]}", "matches no weight"),
+        (net, "score,pdp{sparsity=0.5}", "score is a pass of a compile"),
+        (lambda: nn.Sequential(nn.BatchNorm2d(3)), "pdp{sparsity=0.5}", "no linear or convolution layer"),
+        (lambda: "model.onnx", "pdp{sparsity=0.5}", "trains an nn.Module"),
+    ],
+)
+def test_what_cannot_be(make: Any, recipe: str, message: str) -> None:
+    model = make()
+    with pytest.raises(UsageError, match=message):
+        prunec.train(model, recipe)
+    if isinstance(model, nn.Module):
+        assert not any("original" in name for name in model.state_dict()), "nothing is left behind"
+
+
+def test_one_method_for_each_weight() -> None:
+    both = prunec.train(net(), "pdp{sparsity=0.5,ignore=[6.*]},dkm{bits=4,targets=[6.*]}")
+    assert [[layer.name for layer in layers] for _, layers in both.layers] == [
+        ["0.weight", "3.weight", "8.weight"],
+        ["6.weight"],
+    ]
+    with pytest.raises(UsageError, match=r"dkm: 0.weight, 3.weight, 6.weight and 1 more trained by another"):
+        prunec.train(model := net(), "pdp{sparsity=0.5},dkm{bits=4,least=1}")
+    assert set(model.state_dict()) == set(net().state_dict()), "nothing is left behind"
+
+
+def test_a_compile_does_not_train() -> None:
+    with pytest.raises(UsageError, match="pdp trains a network"):
+        prunec.compile(net().eval(), (IMAGES[:2],), "pdp{sparsity=0.9}", measure=False)
