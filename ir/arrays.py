@@ -81,6 +81,16 @@ def to_numpy(data: Any) -> NDArray[Any]:
     return array.astype(np.float32) if "bfloat" in str(array.dtype) or "float8" in str(array.dtype) else array
 
 
+def moved_axis(data: Any, source: int, destination: int) -> Any:
+    """``data`` with the axis ``source`` at ``destination``."""
+    return data.movedim(source, destination) if is_torch(data) else np.moveaxis(data, source, destination)
+
+
+def contiguous(data: Any) -> Any:
+    """The same numbers in the order of the axes."""
+    return data.contiguous() if is_torch(data) else np.ascontiguousarray(data)
+
+
 def flat(results: list[Any]) -> list[NDArray[Any]]:
     """The arrays among ``results``, sequences of arrays taken apart, what is absent left out."""
     apart = (r if isinstance(r, list) else [r] for r in results)

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir import arrays
+from ..ir.analysis import analyse
 from ..ir.graph import Graph
 from ..ir.words import counted
 from .base import Kind, Pass, State, register
-from .groups import Groups, groups_of
+from .groups import Groups
 from .values import revalued
 from .weights import Weight, weights
 
@@ -50,7 +51,7 @@ class Initialise(Pass):
         before = {c.name: c.data for c in groups.analysis.graph.constants.values()}
         rng = np.random.default_rng(state.seed)
         numbers = {}
-        for weight in weights(groups_of(state.graph).analysis):
+        for weight in weights(analyse(state.graph)):
             law = _Law.of(weight, arrays.to_numpy(before[weight.name]))
             if self.mode == "all" or law.changes(weight.shape):
                 numbers[weight.value] = law.rescaled(weight) if self.mode == "rescale" else law.drawn(weight.shape, rng)
@@ -85,7 +86,7 @@ class _Law:
         return cls(weight.summed, uniform, variance, "none", before.shape)
 
     def changes(self, shape: tuple[int, ...]) -> bool:
-        """Whether a weight of ``shape`` would be drawn from another distribution, or sums over fewer inputs."""
+        """Whether a weight of ``shape`` would be drawn from another distribution."""
         return self.variance > 0 and self._variance(shape) != self.variance
 
     def _variance(self, shape: tuple[int, ...]) -> float:
@@ -102,7 +103,7 @@ class _Law:
 
     def rescaled(self, weight: Weight) -> NDArray[Any]:
         """The numbers of ``weight`` with the variance of new ones."""
-        numbers: NDArray[Any] = weight.numbers() * math.sqrt(self._variance(weight.shape) / self.variance)
+        numbers: NDArray[Any] = weight.data * math.sqrt(self._variance(weight.shape) / self.variance)
         return numbers
 
 

@@ -15,32 +15,24 @@ from ..ir import arrays
 from ..ir.analysis import Analysis
 from ..ir.graph import Constant, Value
 from ..ir.opset import OPS
+from .parameter import Parameter
 from .plan.patterns import among
 
 
 @dataclass(frozen=True, eq=False)
-class Weight:
-    """A parameter that nodes multiply and sum over its axis ``summed``; ``ops`` read it."""
+class Weight(Parameter):
+    """A parameter that nodes multiply and sum over its axis ``summed``."""
 
-    value: Value
-    constant: Constant
-    summed: int
-    ops: tuple[str, ...]
+    summed: int = 1
 
     @property
-    def name(self) -> str:
-        return self.constant.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.constant.data.shape)
-
-    def numbers(self) -> NDArray[Any]:
-        """The numbers, to be read."""
-        return arrays.to_numpy(self.constant.data)
+    def rows(self) -> tuple[int, ...]:
+        """The shape as (o, i, *): the axis that is summed over second."""
+        first, second, *rest = self.shape
+        return (first, second, *rest) if self.summed == 1 else (second, first, *rest)
 
     def rows_first(self, array: NDArray[Any]) -> NDArray[Any]:
-        """``array``, of the weight's shape, as (o, i, *): the axis that is summed over second."""
+        """``array``, of the weight's shape, in the shape :attr:`rows`."""
         return array if self.summed == 1 else array.swapaxes(0, 1)
 
 
@@ -73,7 +65,7 @@ def _weight(analysis: Analysis, value: Value, constant: Constant) -> Weight | No
     axes = {_summed(analysis, node.name, value) for node in readers}
     if len(axes) != 1 or (axis := axes.pop()) not in (0, 1):
         return None
-    return Weight(value, constant, axis, tuple(sorted({n.op for n in readers})))
+    return Weight(value, constant, tuple(sorted({n.op for n in readers})), summed=axis)
 
 
 def _summed(analysis: Analysis, name: str, value: Value) -> int | None:

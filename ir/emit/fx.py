@@ -378,31 +378,3 @@ def differentiable(graph: Graph, *, double: bool, training: bool) -> fx.GraphMod
         if isinstance(part, BatchNorm):
             part.training = training
     return _doubled(module) if double else module
-
-
-def gradients(graph: Graph, loss: Callable[[Any], torch.Tensor] | None) -> dict[str, NDArray[Any]]:
-    """dL/dw of every parameter, L = ``loss(outputs)`` (mean square of all outputs when None) on the example inputs.
-
-    Raises
-    ------
-    ModelError
-        Nothing to differentiate: no output depends on a parameter, or the loss gave no tensor.
-    """
-    module = emit(graph)
-    args, kwargs = graph.source["example"]
-    result = module(*args, **kwargs)
-    if loss is None:
-        total = sum(
-            t.square().mean() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and t.requires_grad
-        )
-    else:
-        total = loss(result)
-    if not isinstance(total, torch.Tensor):
-        raise ModelError(
-            "computing gradients for a criterion: no output depends on a parameter, or the loss gave no tensor",
-            hint="a gradient criterion needs a trainable model, and a loss that returns a scalar tensor",
-        )
-    total.backward()  # type: ignore[no-untyped-call]
-    known = dict(module.named_parameters(remove_duplicate=False))
-    zero = {n: np.zeros(tuple(p.shape), np.float32) for n, p in known.items() if p.grad is None}
-    return zero | {n: p.grad.numpy() for n, p in known.items() if p.grad is not None}

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import arrays
+from ..errors import UsageError
 from . import bits
 from .form import Array, Form, Writer
 from .palette import held, values_of
@@ -25,6 +27,15 @@ class Pattern:
     m: int
     v: int = 1
 
+    @classmethod
+    def of(cls, n: int | None, m: int | None, v: int, by: str) -> Pattern:
+        """The pattern of the options of the pass ``by``; raises :class:`UsageError` where they are none."""
+        if n is None or m is None or not 0 < n < m <= 256 or v < 1:
+            raise UsageError(
+                f"{by}: n={n}, m={m}, v={v} is no pattern", hint="n kept of m, 0 < n < m, v rows alike: n=2,m=4"
+            )
+        return cls(n, m, v)
+
     def __str__(self) -> str:
         return f"{self.n}:{self.m}" if self.v == 1 else f"{self.v}:{self.n}:{self.m}"
 
@@ -32,17 +43,17 @@ class Pattern:
         """Whether a tensor of ``shape`` (o, i, *) divides into blocks."""
         return len(shape) > 1 and shape[0] % self.v == 0 and shape[1] % self.m == 0
 
-    def blocks(self, tensor: Array) -> Array:
-        """``tensor`` (o, i, *) as blocks (o / v, *, i / m, v, m)."""
-        last = np.moveaxis(tensor, 1, -1)
+    def blocks(self, tensor: Any) -> Any:
+        """``tensor`` (o, i, *), of numpy or torch, as blocks (o / v, *, i / m, v, m)."""
+        last = arrays.moved_axis(tensor, 1, -1)
         split = last.reshape(-1, self.v, *last.shape[1:-1], last.shape[-1] // self.m, self.m)
-        return np.moveaxis(split, 1, -2)
+        return arrays.moved_axis(split, 1, -2)
 
-    def tensor(self, blocks: Array) -> Array:
+    def tensor(self, blocks: Any) -> Any:
         """What :meth:`blocks` were made of."""
-        split = np.moveaxis(blocks, -2, 1)
+        split = arrays.moved_axis(blocks, -2, 1)
         last = split.reshape(split.shape[0] * self.v, *split.shape[2:-2], split.shape[-2] * self.m)
-        return np.ascontiguousarray(np.moveaxis(last, -1, 1))
+        return arrays.contiguous(arrays.moved_axis(last, -1, 1))
 
     def holds(self, tensor: Array) -> bool:
         """Whether no block of ``tensor`` keeps more than ``n``."""
@@ -54,7 +65,8 @@ class Pattern:
         order = np.argsort(-blocks.sum(-2, keepdims=True), axis=-1, kind="stable")
         kept = np.zeros(order.shape, bool)
         np.put_along_axis(kept, order[..., : self.n], True, axis=-1)
-        return self.tensor(np.broadcast_to(kept, blocks.shape))
+        best: NDArray[np.bool_] = self.tensor(np.broadcast_to(kept, blocks.shape))
+        return best
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +105,8 @@ class Sparse(Form):
         places = bits.unpacked(self.places, width, count).reshape(*outer, 1, n).astype(np.int64)
         blocks = np.zeros((*outer, v, self.pattern.m), self.dtype)
         np.put_along_axis(blocks, np.broadcast_to(places, self.values.shape), self.values.dense(), axis=-1)
-        return self.pattern.tensor(blocks)
+        tensor: Array = self.pattern.tensor(blocks)
+        return tensor
 
     def write(self, out: Writer) -> str:
         *outer, v, n = self.values.shape

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...ir.analysis import analyse
 from ...ir.errors import UsageError
+from ...ir.packing.nm import Pattern
 from ...ir.packing.packing import Packing
 from ...ir.words import counted, listed
 from ..base import Kind, Pass, State, register
-from ..groups import groups_of
-from ..mask import pattern_of
 from ..weights import weights
 
 
@@ -33,21 +33,21 @@ class Pack(Pass):
 
     def __post_init__(self) -> None:
         if (self.n, self.m) != (None, None):
-            pattern_of(self.n, self.m, self.v, "pack")
+            Pattern.of(self.n, self.m, self.v, "pack")
 
     def run(self, state: State) -> Packing:
         known: Packing = state.facts.get("packing", Packing())
         patterns = tuple(state.facts.get("patterns", ()))
         if self.n is not None:
-            patterns = (*patterns, pattern_of(self.n, self.m, self.v, "pack"))
+            patterns = (*patterns, Pattern.of(self.n, self.m, self.v, "pack"))
             self._check(state)
         return Packing(tuple(dict.fromkeys((*known.patterns, *patterns))), known.known)
 
     def _check(self, state: State) -> None:
         """Say in which weights the pattern does not hold; raise where there is none in which it does."""
-        pattern = pattern_of(self.n, self.m, self.v, "pack")
-        found = weights(groups_of(state.graph).analysis)
-        without = [w.name for w in found if not pattern.holds(w.rows_first(w.numbers()))]
+        pattern = Pattern.of(self.n, self.m, self.v, "pack")
+        found = weights(analyse(state.graph))
+        without = [w.name for w in found if not pattern.holds(w.rows_first(w.data))]
         if len(without) == len(found):
             raise UsageError(
                 f"pack: the pattern {pattern} holds in no weight",

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ir.analysis import analyse
 from ...ir.errors import UsageError
 from ...ir.graph import Graph, Value
 from ...ir.packing.packing import Packing
 from ...ir.packing.palette import Palette
 from ...ir.words import counted, listed
 from ..base import Kind, Pass, State, register
-from ..groups import groups_of
 from ..values import revalued
 from ..weights import Weight, weights
 from .kmeans import kmeans
@@ -62,7 +62,7 @@ class Palettise(Pass):
             raise UsageError(f"palette{{group}} cannot be {self.group}", hint="rows that share a table, or 0")
 
     def run(self, state: State) -> Graph:
-        found = weights(groups_of(state.graph).analysis, self.targets, self.ignore)
+        found = weights(analyse(state.graph), self.targets, self.ignore)
         large = [w for w in found if math.prod(w.shape) >= self.least]
         odd = [w.name for w in large if not self._fits(w)]
         if not large or len(odd) == len(large):
@@ -87,7 +87,7 @@ class Palettise(Pass):
 
     def _palette(self, weight: Weight, state: State) -> Palette:
         state.tell("palette", weight.name)
-        tensor = np.asarray(weight.numbers())
+        tensor = weight.data
         scale = _largest(tensor) if self.scale else None
         even = tensor if scale is None else (tensor / scale).astype(tensor.dtype)
         runs = even.reshape(weight.shape[0] // (self.group or weight.shape[0]), -1, self.dim)
@@ -108,7 +108,7 @@ class Palettise(Pass):
         return kmeans(vectors, k, seed)
 
     def _record(self, state: State, made: dict[Weight, Palette], numbers: dict[Value, NDArray[Any]]) -> None:
-        error = {w.name: _relative_error(w.numbers(), numbers[w.value]) for w in made}
+        error = {w.name: _relative_error(w.data, numbers[w.value]) for w in made}
         state.values["palette"] = {"bits": self.bits / self.dim, "relative_error": error}
 
 

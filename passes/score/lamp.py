@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scoring import Elements, Parameter, Scores, Scoring, criterion, element_criterion
+from ..parameter import Parameter
+from .scoring import Elements, Scores, Scoring, criterion, element_criterion
 
 Block = NDArray[Any]
 _EXACT = 1 << 12

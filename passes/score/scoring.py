@@ -9,59 +9,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...ir import arrays
-from ...ir.codes import Code, codes
+from ...ir.codes import codes
 from ...ir.errors import ModelError, PrunecError, UsageError, first_line
-from ...ir.graph import Constant, Value
 from ...ir.modules import load_module
 from ...ir.words import counted, did_you_mean
 from ..base import Kind, Pass, State, register
 from ..groups import Groups, reading_ops
 from ..meter import Meter
+from ..parameter import Parameter
 
 Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A trained constant: its numbers as numpy (o, i, *), the ops that read it and its value in the graph."""
-
-    value: Value
-    constant: Constant
-    ops: tuple[str, ...]
-    code: Code | None = None
-
-    @property
-    def name(self) -> str:
-        return self.constant.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.constant.data.shape)
-
-    @cached_property
-    def data(self) -> NDArray[Any]:
-        """The whole of it, to be read; a criterion of single elements reads :meth:`blocks` instead."""
-        data = arrays.to_numpy(self.constant.data)
-        return _read_only(data if self.code is None else self.code.numbers(data))
-
-    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Runs of rows (r, i, *), each with the number of its first row."""
-        found = arrays.blocks(self.constant.data if self.code is None else self.data)
-        return ((start, _read_only(rows)) for start, rows in found)
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers, which lie in the user's own model, where nobody may write."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 @dataclass(eq=False)
@@ -85,11 +48,12 @@ class Scoring:
                 yield Parameter(value, constant, tuple(readers.get(value, ())), coded.get(value))
 
     def all_parameters(self) -> Iterator[Parameter]:
-        """Every parameter of numbers, whether units may go or not."""
+        """Every parameter of numbers, or of codes for numbers, whether units may go or not."""
         graph = self.groups.analysis.graph
+        coded = codes(graph)
         for value, constant in graph.constants.items():
-            if constant.role == "parameter" and arrays.is_float(constant.data):
-                yield Parameter(value, constant, ())
+            if constant.role == "parameter" and (value in coded or arrays.is_float(constant.data)):
+                yield Parameter(value, constant, code=coded.get(value))
 
     def zeros(self) -> Scores:
         return np.zeros(self.groups.analysis.solution.units)

@@ -1,31 +1,22 @@
 """First-order Taylor: what the loss would change."""
 
-import numpy as np
+from __future__ import annotations
 
-from ...ir import arrays
-from ...ir.errors import UsageError
-from .scoring import Scores, Scoring, criterion
+from .derivatives import Network, loss_gradients
+from .scoring import Elements, Scoring, element_criterion
 
 
-@criterion("taylor")
-def taylor(scoring: Scoring) -> Scores:
-    """Sum of |w · dL/dw| over everything that goes with a unit.
+@element_criterion("taylor")
+def taylor(scoring: Scoring) -> Elements:
+    """|w · dL/dw| of each element, L summed over all batches, of the network as it is in evaluation.
 
-    L is ``context["loss"](outputs)`` on the example inputs (by default the mean square of the outputs), so no data is
-    needed to try it; hand in a loss over real data for scores that mean something.
+    L is ``loss(outputs)`` on the samples, else on the example inputs (by default the mean square of the outputs), so no
+    data is needed to try it; hand in a loss over real data for scores that mean something.
 
     References
     ----------
     Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equation 8 (there squared).
     """
-    graph = scoring.groups.analysis.graph
-    if graph.dialect != "fx":
-        raise UsageError(
-            "criterion 'taylor' needs gradients", hint="compile the torch module instead of its .onnx file"
-        )
-    for constant in graph.constants.values():
-        arrays.require_values(constant.data)
-    from ...ir.emit.fx import gradients
-
-    found = gradients(graph, scoring.state.context.get("loss"))
-    return scoring.total(lambda p: np.abs(p.data * found[p.name]))
+    network = Network(scoring, "taylor")
+    weights = network.masked()
+    return network.elements({n: (weights[n] * g).abs() for n, g in loss_gradients(network).items()})

@@ -29,25 +29,26 @@ class Gradual(Sparsifying):
     Zhu and Gupta, To prune, or not to prune, 2017, equation 1.
     """
 
-    warm: int = 0
     rise: int = 50
 
     name: ClassVar[str] = "gradual"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warm < 0 or self.rise < 1:
-            raise UsageError(f"gradual: warm={self.warm}, rise={self.rise}", hint="warm from 0, rise from 1")
+        if self.rise < 1:
+            raise UsageError(f"gradual{{rise}} cannot be {self.rise}", hint="epochs, from 1")
 
     def on(self, weight: Any) -> nn.Module:
         from .parametrizations import HardMask
 
         return HardMask(weight, self.pattern)
 
+    def reached(self, epoch: int) -> float:
+        return 1 - (1 - min(1.0, (epoch + 1) / self.rise)) ** 3
+
     def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
-        time = min(1.0, max(0, epoch - self.warm + 1) / self.rise)
-        if epoch >= self.warm:
+        super().begin_epoch(layers, epoch)
+        if epoch > self.warm:
             self.share(layers)
         for layer in layers:
-            layer.held.reached.fill_(1 - (1 - time) ** 3)
             layer.held.settle(layer.original)

@@ -46,11 +46,12 @@ class Mask(nn.Module):
         size = weight.detach().square()
         if self.pattern is None:
             return _largest(size, size.numel() - round(float(self.gone) * float(self.reached)))
-        blocks = _blocks(size, self.pattern)
+        blocks = self.pattern.blocks(size)
         sums = blocks.sum(-2, keepdim=True)
         order = sums.argsort(dim=-1, descending=True, stable=True)
         kept = torch.zeros_like(sums, dtype=torch.bool).scatter(-1, order[..., : self.pattern.n], True)
-        return _tensor(kept.expand(blocks.shape), self.pattern)
+        best: Tensor = self.pattern.tensor(kept.expand(blocks.shape))
+        return best
 
     def harden(self, weight: Tensor) -> None:
         """Settle the mask at the whole of what is asked."""
@@ -93,10 +94,11 @@ class SoftMask(Mask):
         """The mask, between 0 and 1."""
         size = weight.square()
         if self.pattern is not None:
-            blocks = _blocks(size, self.pattern).mean(-2, keepdim=True)  # of rows that share it
+            each = self.pattern.blocks(size)
+            blocks = each.mean(-2, keepdim=True)  # of rows that share it
             level = self.reached * _middle(blocks.detach(), self.pattern.n)
-            wide = blocks.expand(_blocks(size, self.pattern).shape)
-            return _tensor(torch.sigmoid((wide - level) / self._width(size)), self.pattern)
+            soft: Tensor = self.pattern.tensor(torch.sigmoid((blocks - level) / self._width(size)).expand(each.shape))
+            return soft
         gone = round(float(self.gone) * float(self.reached))
         if gone == 0:
             return torch.ones_like(weight)
@@ -196,19 +198,6 @@ def _middle(sums: Tensor, n: int) -> Tensor:
     """Half way, in magnitude, between the ``n``-th largest along the last axis and the next, squared."""
     ordered = sums.sort(-1, descending=True).values.sqrt()
     return ((ordered[..., n - 1 : n] + ordered[..., n : n + 1]) / 2).square()
-
-
-def _blocks(weight: Tensor, pattern: Pattern) -> Tensor:
-    """``weight`` (o, i, *) as blocks (o / v, *, i / m, v, m), as :meth:`Pattern.blocks`."""
-    last = weight.movedim(1, -1)
-    split = last.reshape(-1, pattern.v, *last.shape[1:-1], last.shape[-1] // pattern.m, pattern.m)
-    return split.movedim(1, -2)
-
-
-def _tensor(blocks: Tensor, pattern: Pattern) -> Tensor:
-    split = blocks.movedim(-2, 1)
-    last = split.reshape(split.shape[0] * pattern.v, *split.shape[2:-2], split.shape[-2] * pattern.m)
-    return last.movedim(-1, 1).contiguous()
 
 
 def global_counts(weights: Sequence[Tensor], sparsity: float) -> list[int]:

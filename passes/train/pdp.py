@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
 from ..base import register
-from .training import Layer, Sparsifying
+from .training import Sparsifying
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,18 +37,13 @@ class Pdp(Sparsifying):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warm < 0 or self.rise < 1 or self.tau <= 0:
-            raise UsageError(
-                f"pdp: warm={self.warm}, rise={self.rise}, tau={self.tau}", hint="warm from 0, rise from 1, tau above 0"
-            )
+        if self.rise < 1 or self.tau <= 0:
+            raise UsageError(f"pdp: rise={self.rise}, tau={self.tau}", hint="rise from 1, tau above 0")
 
     def on(self, weight: Any) -> nn.Module:
         from .parametrizations import SoftMask
 
         return SoftMask(weight, self.pattern, self.tau)
 
-    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
-        if epoch == self.warm:
-            self.share(layers)
-        for layer in layers:
-            layer.held.reached.fill_(min(1.0, max(0, epoch - self.warm + 1) / self.rise))
+    def reached(self, epoch: int) -> float:
+        return min(1.0, (epoch + 1) / self.rise)

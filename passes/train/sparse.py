@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from ...ir.errors import ModelError, UsageError
 from ...ir.words import counted, listed
 from ..plan.patterns import among
-from .training import Layer, Sparsifying, Training
+from .training import Layer, Training
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -44,14 +44,13 @@ class Sparse:
     """
 
     def __init__(self, model: nn.Module, methods: Sequence[Training], recipe: str) -> None:
-        self.model, self.methods, self.recipe = model, methods, recipe
+        self.model, self.recipe = model, recipe
         self.epoch, self.history = 0, list[dict[str, Any]]()
         self.layers: list[tuple[Training, list[Layer]]] = []
         self.notes: list[str] = []
         try:
             for method in methods:
-                if isinstance(method, Sparsifying):
-                    method.check()
+                method.check()
                 self.layers.append((method, self._on(method)))
         except UsageError:
             self._remove(trained=False)
@@ -94,9 +93,7 @@ class Sparse:
 
     def finish(self) -> None:
         """Make what is soft hard, and the weights ordinary parameters again; a second call does nothing."""
-        for method, layers in self.layers:
-            with torch.no_grad():
-                method.finish(layers)
+        self.harden()
         self._remove(trained=True)
 
     def _remove(self, *, trained: bool) -> None:

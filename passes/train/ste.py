@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
 from ..base import register
-from .training import Layer, Sparsifying
+from .training import Sparsifying
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,23 +28,19 @@ class Ste(Sparsifying):
     Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch, ICLR 2021, equation 7.
     """
 
-    warm: int = 0
     decay: float = 0.0
 
     name: ClassVar[str] = "ste"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warm < 0 or self.decay < 0:
-            raise UsageError(f"ste: warm={self.warm}, decay={self.decay}", hint="both from 0")
+        if self.decay < 0:
+            raise UsageError(f"ste{{decay}} cannot be {self.decay}", hint="from 0")
 
     def on(self, weight: Any) -> nn.Module:
         from .parametrizations import StraightMask
 
         return StraightMask(weight, self.pattern, self.decay)
 
-    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
-        if epoch == self.warm:
-            self.share(layers)
-        for layer in layers:
-            layer.held.reached.fill_(float(epoch >= self.warm))
+    def reached(self, epoch: int) -> float:
+        return 1.0

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...ir.errors import UsageError
 from ...ir.packing.nm import Pattern
 from ..base import Kind, Pass, State
-from ..mask import pattern_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +51,9 @@ class Training(Pass):
             hint=f"with prunec.train(model, '{self.name}{{…}}') as sparse: …; then compile the model with pack",
         )
 
+    def check(self) -> None:
+        """Raise :class:`UsageError` where the options say nothing to reach."""
+
     @abstractmethod
     def on(self, weight: Any) -> nn.Module:
         """What stands between the parameter ``weight`` (o, i, *) and the layer; raises :class:`UsageError`."""
@@ -71,35 +73,50 @@ class Training(Pass):
 
 @dataclass(frozen=True)
 class Sparsifying(Training):
-    """A method that makes elements zero: a ``sparsity`` over all weights, or a pattern N:M (``n``, ``m``, ``v``)."""
+    """A method that makes elements zero: a ``sparsity`` over all weights, or a pattern N:M (``n``, ``m``, ``v``).
+
+    For ``warm`` epochs it masks nothing.
+    """
 
     sparsity: float | None = None
     n: int | None = None
     m: int | None = None
     v: int = 1
+    warm: int = 0
 
     def __post_init__(self) -> None:
         if self.sparsity is not None and not 0 < self.sparsity < 1:
             raise UsageError(f"{self.name}{{sparsity}} cannot be {self.sparsity}", hint="a number in (0, 1)")
         if (self.n, self.m) != (None, None):
-            pattern_of(self.n, self.m, self.v, self.name)
+            Pattern.of(self.n, self.m, self.v, self.name)
         if self.sparsity is not None and self.n is not None:
             raise UsageError(f"{self.name}: both a sparsity and a pattern", hint="give one of them")
+        if self.warm < 0:
+            raise UsageError(f"{self.name}{{warm}} cannot be {self.warm}", hint="epochs, from 0")
 
     @property
     def pattern(self) -> Pattern | None:
-        return None if self.n is None else pattern_of(self.n, self.m, self.v, self.name)
+        return None if self.n is None else Pattern.of(self.n, self.m, self.v, self.name)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return self.pattern is None or self.pattern.fits(shape)
 
     def check(self) -> None:
-        """Raise :class:`UsageError` where there is nothing to reach."""
         if self.sparsity is None and self.n is None:
             raise UsageError(
                 f"{self.name}: give a sparsity, or n and m",
                 hint=f"{self.name}{{sparsity=0.9}} or {self.name}{{n=2,m=4}}",
             )
+
+    @abstractmethod
+    def reached(self, epoch: int) -> float:
+        """How much of what is asked the masks come to in the ``epoch``-th one after ``warm``, from 0 to 1."""
+
+    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+        if epoch == self.warm:
+            self.share(layers)
+        for layer in layers:
+            layer.held.reached.fill_(self.reached(epoch - self.warm) if epoch >= self.warm else 0.0)
 
     def share(self, layers: Sequence[Layer]) -> None:
         """Give each layer its part of the sparsity: what is below the level of all magnitudes together."""

@@ -16,7 +16,8 @@ import prunec
 from prunec.ir.errors import ModelError, UsageError
 from prunec.passes.base import State
 from prunec.passes.groups import groups_of
-from prunec.passes.score.scoring import CRITERIA, Parameter, Score, Scores, Scoring, find_criterion
+from prunec.passes.parameter import Parameter
+from prunec.passes.score.scoring import CRITERIA, Score, Scores, Scoring, find_criterion
 from prunec.passes.target import find_target
 
 from ..models import oracle

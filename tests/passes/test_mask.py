@@ -17,7 +17,7 @@ from prunec.ir.packing import Pattern
 from prunec.passes import runner
 from prunec.passes.canonicalize import canonical
 from prunec.passes.groups import groups_of
-from prunec.passes.mask import _largest
+from prunec.passes.largest import largest
 from prunec.passes.weights import weights
 
 from ..ir.test_onnx_frontend import build, node, weight
@@ -203,14 +203,14 @@ def test_what_is_no_weight_is_said() -> None:
     assert any("1 parameter left, no weights of layers: table.weight" in note for note in result.report["notes"])
 
 
-def test_the_largest_of_many_arrays() -> None:
+def test_thelargest_of_many_arrays() -> None:
     """Against a sort, ties in order; levels lie within the sample, beside it, and among zeros."""
     rng = np.random.default_rng(0)
     for size in (1, 7, 60, 200_000):
         for numbers in (rng.standard_normal(size), np.round(rng.standard_normal(size), 1), np.zeros(size)):
             numbers[: size // 3] = 0
             for count in {1, size // 10 + 1, size // 2 + 1, size}:
-                kept = np.concatenate(_largest(np.split(numbers, [size // 3]), count))
+                kept = np.concatenate(largest(np.split(numbers, [size // 3]), count))
                 expected = np.zeros(size, bool)
                 expected[np.argsort(-numbers, kind="stable")[:count]] = True
                 np.testing.assert_array_equal(kept, expected)
