@@ -6,6 +6,7 @@ is cut.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,6 +77,8 @@ def show_report(report: Mapping[str, Any], title: str) -> None:
     console = _stdout()
     _line(console, title)
     console.print(_measures_table(report))
+    if rectified := (report.get("values") or {}).get("rectify"):
+        _show_rectified(rectified)
     for line in _facts(report):
         _line(console, line)
 
@@ -210,6 +213,26 @@ def _facts(report: Mapping[str, Any]) -> Iterable[str]:
         yield f"opaque   not understood, costing nothing: {', '.join(free)}"
     for note in report.get("notes") or ():
         yield f"note     {note}"
+
+
+def _show_rectified(found: Mapping[str, Any]) -> None:
+    """What a cut to its density would cost each group, and what it keeps: the least sensitive first."""
+    order = sorted(found, key=lambda name: math.inf if (s := found[name]["sensitivity"]) is None else s)
+    rows = [_rectified_row(name, found[name]) for name in order]
+    heads = ("group, least sensitive first", "units", "kept", "", "density", "flow lost", "sensitivity")
+    show_table("groups at their density, each alone", heads, rows[:MANY], right=(1, 2, 4, 5, 6))
+    if rest := [found[name] for name in order[MANY:]]:
+        whole = sum(g["kept"] == g["units"] for g in rest)
+        show_lines([f"groups   {len(rest)} more sensitive ones, {whole} of them whole (--report FILE.json has all)"])
+
+
+def _rectified_row(name: str, group: Mapping[str, Any]) -> tuple[str, ...]:
+    nothing = group["sensitivity"] is None  # at its density it stays as wide as it is
+    return (
+        name, f"{group['units']:,}", f"{group['kept']:,}", "cut" if group["kept"] < group["units"] else "whole",
+        f"{group['density']:.3f}", "-" if nothing else f"{group['flow_lost']:.2%}",
+        "-" if nothing else f"{group['sensitivity']:.3g}",
+    )  # fmt: skip
 
 
 def _weights_lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -45,13 +45,14 @@ class CostModel:
 
     def macs(self, alive: Alive) -> float:
         """Multiply-accumulates of one example run (the traced batch included)."""
-        return self._sum("macs", alive)
+        return self.total("macs", alive)
 
     def terms(self, name: str) -> list[Term]:
         """The summands of ``macs`` or ``params``."""
         return {"macs": self._macs_terms, "params": self._params_terms}[name]
 
-    def _sum(self, name: str, alive: Alive) -> float:
+    def total(self, name: str, alive: Alive) -> float:
+        """``macs`` or ``params``, by name."""
         count = Counts(alive)
         return sum((term(count) for term in self.terms(name)), 0.0)
 
@@ -82,7 +83,7 @@ class CostModel:
 
     def params(self, alive: Alive) -> float:
         """Elements of the parameters that the graph reads; tied ones count once."""
-        return self._sum("params", alive)
+        return self.total("params", alive)
 
     def size_bytes(self, alive: Alive) -> float:
         """Bytes of all constants that the graph reads."""

@@ -78,6 +78,11 @@ class Groups:
         return self.analysis.solution.alive(())
 
     @cached_property
+    def dense(self) -> dict[str, float]:
+        """The ``macs`` and ``params`` of the graph while nothing is dropped."""
+        return {name: self.cost.total(name, self.all_alive()) for name in ("macs", "params")}
+
+    @cached_property
     def derived(self) -> list[Group]:
         """The groups of units that nobody chooses: what is made for several readers."""
         soft, carried = self.analysis.solution.soft, touching(self.analysis, self.analysis.solution)

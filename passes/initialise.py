@@ -52,7 +52,7 @@ class Initialise(Pass):
         rng = np.random.default_rng(state.seed)
         numbers = {}
         for weight in weights(analyse(state.graph)):
-            law = _Law.of(weight, arrays.to_numpy(before[weight.name]))
+            law = _Law.of(weight, before[weight.name])
             if self.mode == "all" or law.changes(weight.shape):
                 numbers[weight.value] = law.rescaled(weight) if self.mode == "rescale" else law.drawn(weight.shape, rng)
         state.notes.append(
@@ -73,17 +73,17 @@ class _Law:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, weight: Weight, before: NDArray[Any]) -> _Law:
+    def of(cls, weight: Weight, before: Any) -> _Law:
         """The law behind the numbers ``before``, which ``weight`` is a part of."""
-        variance = float(np.var(before))
-        uniform = float(np.mean((before - before.mean()) ** 4)) < 2.4 * variance**2 if variance else False
-        loose = 4 * math.sqrt(2 / before.size) + 0.02  # what chance does to a variance
+        shape, (variance, fourth) = tuple(before.shape), _moments(before)
+        uniform = fourth < 2.4 * variance**2 if variance else False
+        loose = 4 * math.sqrt(2 / math.prod(shape)) + 0.02  # what chance does to a variance
         for gain in _GAINS:
             for fan in ("in", "out"):
-                size = _fan(before.shape, weight.summed, fan)
+                size = _fan(shape, weight.summed, fan)
                 if abs(variance * size / gain - 1) < loose:
-                    return cls(weight.summed, uniform, variance, fan, before.shape)
-        return cls(weight.summed, uniform, variance, "none", before.shape)
+                    return cls(weight.summed, uniform, variance, fan, shape)
+        return cls(weight.summed, uniform, variance, "none", shape)
 
     def changes(self, shape: tuple[int, ...]) -> bool:
         """Whether a weight of ``shape`` would be drawn from another distribution."""
@@ -105,6 +105,18 @@ class _Law:
         """The numbers of ``weight`` with the variance of new ones."""
         numbers: NDArray[Any] = weight.data * math.sqrt(self._variance(weight.shape) / self.variance)
         return numbers
+
+
+def _moments(data: Any) -> tuple[float, float]:
+    """The second and the fourth central moment of all elements."""
+    size = math.prod(data.shape)
+    mean = sum(float(rows.sum(dtype=np.float64)) for _, rows in arrays.blocks(data)) / size
+    second = fourth = 0.0
+    for _, rows in arrays.blocks(data):
+        square = np.square(rows - mean)
+        second += float(square.sum(dtype=np.float64))
+        fourth += float(np.vdot(square, square))
+    return second / size, fourth / size
 
 
 def _fan(shape: tuple[int, ...], summed: int, fan: str) -> int:

@@ -86,7 +86,7 @@ class Layout(Pass):
         stays = groups.held(dropped.alive, {e.name for e in whole})
         picking = [e for e in edges if e.is_partial(groups.analysis, stays)]
         state.notes.append(f"layout: {counted(len(picking), 'layer')} of {len(edges)} that share channels pick theirs")
-        return plan.laid_out(groups, dropped.units, tuple(sorted(e.name for e in whole)))
+        return Plan.of(groups, dropped.units, plan.budget, tuple(sorted(e.name for e in whole)))
 
     def _whole(self, edges: list[SoftEdge], alive: Alive, groups: Groups, state: State) -> list[SoftEdge]:
         """The edges across which everything is read."""

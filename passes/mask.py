@@ -88,14 +88,17 @@ class Mask(Pass):
         _record(state, found, masks)
         return revalued(state.graph, zeroed)
 
-    def unstructured(self, found: list[Weight], groups: Groups, state: State) -> Masks:
-        """Which elements of ``found`` stay, by their scores over the whole model or in each weight."""
+    def unstructured(self, found: list[Weight], groups: Groups, state: State, *, single: bool = False) -> Masks:
+        """Which elements of ``found`` stay, by their scores over the whole model or in each weight.
+
+        ``single``: float32 is enough for a criterion that counts in float64.
+        """
         assert self.sparsity is not None
         masks: Masks = {w.name: np.ones(w.shape, bool) for w in found}
         shared: dict[str, Any] = {}
         for step in range(1, self.steps + 1):
             state.tell("mask", f"step {step} of {self.steps}" if self.steps > 1 else "")
-            scores = _scores(groups, state, masks, shared)
+            scores = _scores(groups, state, masks, shared, single)
             density = self._density(step)
             masks = (
                 _global(scores, found, density, self.floor)
@@ -129,7 +132,7 @@ class Mask(Pass):
             state.notes.append(
                 f"mask: the pattern {pattern} does not divide {counted(len(odd), 'weight')}: {listed(odd)}"
             )
-        scores = _scores(groups, state, {}, {})
+        scores = _scores(groups, state, {}, {}, single=False)
         state.facts["patterns"] = (*state.facts.get("patterns", ()), pattern)
         return {w.name: w.rows_first(pattern.best(w.rows_first(scores[w.name]))) for w in fits}
 
@@ -140,8 +143,8 @@ def _groups(state: State) -> Groups:
     return groups_of(state.graph) if "compact" in state.facts or "alive" in state.facts else groups
 
 
-def _scores(groups: Groups, state: State, masks: Masks, shared: dict[str, Any]) -> Elements:
-    return find_elements(state.facts["criterion"])(Scoring(groups, state, masks, shared))
+def _scores(groups: Groups, state: State, masks: Masks, shared: dict[str, Any], single: bool) -> Elements:
+    return find_elements(state.facts["criterion"])(Scoring(groups, state, masks, shared, single))
 
 
 def _least(weight: Weight, floor: float) -> int:
@@ -153,8 +156,8 @@ def _count(density: float, weight: Weight, floor: float) -> int:
 
 
 def _global(scores: Elements, found: list[Weight], density: float, floor: float) -> Masks:
-    """The largest over all weights, after the least that each of them keeps."""
-    arrays = [np.array(scores[w.name], order="C") for w in found]
+    """The largest over all weights, after the least that each of them keeps; ``scores`` are used up."""
+    arrays = [np.require(scores[w.name], requirements=["C", "W"]) for w in found]
     held = 0
     for weight, array in zip(found, arrays, strict=True):
         held += (least := _least(weight, floor))

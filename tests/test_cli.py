@@ -372,6 +372,22 @@ def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.Cap
     assert "a note with [brackets] " + "x" * 150 in shown
 
 
+def test_the_report_shows_which_groups_were_cut_and_how_sensitive_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    def group(kept: int, lost: float, sensitivity: float | None) -> dict[str, Any]:
+        return {"units": 64, "kept": kept, "density": 0.25, "flow_lost": lost, "sensitivity": sensitivity}
+
+    groups = {"late": group(64, 0.0, None), "fragile": group(64, 0.5, 37.8), "robust": group(16, 0.125, 1.7)}
+    lines = shown_report({"values": {"rectify": groups}}, capsys).splitlines()
+    rows = [line.replace("│", " ").split() for line in lines if " 64 " in line]
+    assert rows == [
+        ["robust", "64", "16", "cut", "0.250", "12.50%", "1.7"],
+        ["fragile", "64", "64", "whole", "0.250", "50.00%", "37.8"],
+        ["late", "64", "64", "whole", "0.250", "-", "-"],
+    ]
+    many = {f"layer{k}": group(64, 0.5, float(k)) for k in range(23)}
+    assert "3 more sensitive ones, 3 of them whole" in shown_report({"values": {"rectify": many}}, capsys)
+
+
 def test_progress_is_a_line_a_stage_and_quiet_in_ci(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import prunec
 from prunec.cli import main
 from prunec.files import write_model
 from prunec.ir import arrays
+from prunec.ir.emit.fx import differentiable
 from prunec.ir.emit.onnx import emit, emitted
 from prunec.ir.emit.onnx_external import split
 from prunec.ir.errors import ModelError
@@ -273,3 +276,20 @@ def test_memory_above_the_libraries(task: str, most: float) -> None:
     assert done.returncode == 0, done.stderr
     cost = json.loads(done.stdout.splitlines()[-1])
     assert cost["rise_mib"] < most * cost["weights_mib"]
+
+
+def test_copies_of_weights_go_with_the_last_reference() -> None:
+    """They do not wait for the next collection of garbage, for they may be gigabytes."""
+    subject = oracle.subject(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval(), (torch.ones(2, 4),))
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        module = differentiable(subject.graph, double=True, training=False)
+        held = [weakref.ref(p) for p in module.parameters()]
+        module(torch.ones(2, 4).double())[0].sum().backward()
+        assert all(p() is not None for p in held)
+        del module
+        assert all(p() is None for p in held)
+    finally:
+        if enabled:
+            gc.enable()

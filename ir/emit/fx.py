@@ -301,11 +301,18 @@ def observing(graph: Graph, values: list[Value]) -> Graph:
 
 def run(graph: Graph, inputs: list[Any], double: bool = False) -> list[NDArray[Any]]:
     """The tensors and sizes that ``graph`` returns for flat ``inputs``; in float64 where asked for."""
-    module = emit(graph)
+    module = _passing(graph)
     if double:
         module = _doubled(module)
         inputs = [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
     return _called(module, graph, inputs)
+
+
+def _passing(graph: Graph) -> fx.GraphModule:
+    """:func:`emit` for a while: with the last reference its weights go, which a module that its graph knows keeps."""
+    module = emit(graph)
+    module.graph.owning_module = None
+    return module
 
 
 def run_source(model: Any, graph: Graph, inputs: list[Any]) -> list[NDArray[Any]]:
@@ -373,7 +380,7 @@ def differentiable(graph: Graph, *, double: bool, training: bool) -> fx.GraphMod
 
     Dropout and recurrent layers stay as they are in evaluation.
     """
-    module = emit(graph)
+    module = _passing(graph)
     for part in module.modules():
         if isinstance(part, BatchNorm):
             part.training = training

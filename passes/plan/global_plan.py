@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +22,7 @@ from ..base import Kind, Pass, State, register
 from ..groups import Group, Groups, Units, step_of
 from ..meter import Meter
 from .patterns import chosen
-from .plan import Plan
+from .plan import Plan, reached
 
 _EPSILON = 1e-9
 
@@ -144,17 +143,11 @@ class _Search:
         self._protect()
         self.ranked = [self._rank(g, block) for g in self.chosen]
         self.total = max(1, groups.prunable.size)
-        full = groups.all_alive()
-        self.dense = {"macs": groups.cost.macs(full), "params": groups.cost.params(full)}
 
     def plan(self) -> Plan:
         counts = self._largest_that_fits()
         counts = self._give_back(counts)
-        dropped = {r.group.name: self._numbers(r, counts[k]) for k, r in enumerate(self.ranked)}
-        sizes = {g.name: len(g) for g in self.groups.groups}
-        full = {name: dropped.get(name, ()) for name in sizes}
-        reached = self._costs(counts, ("ratio", "macs", "params"))
-        return Plan(full, sizes, dict(self.budgets), reached, self.groups.mode)
+        return Plan.of(self.groups, self._dropped(counts), self.budgets)
 
     def why_nothing(self) -> str:
         if not self.groups.groups:
@@ -224,13 +217,13 @@ class _Search:
             return counts
         if "ratio" in self.budgets and len(self.budgets) == 1 and not self.ranked:
             return counts
-        reached = self._costs(counts, tuple(self.budgets))
-        least = ", ".join(f"{k} {v:.3g}" for k, v in reached.items())
+        found = self._costs(counts, tuple(self.budgets))
+        least = ", ".join(f"{k} {v:.3g}" for k, v in found.items())
         raise BudgetError(
             f"planning: the budget {_spell(self.budgets)} cannot be met; the smallest plan reaches {least}",
             hint=self._way_out(),
             budget=self.budgets,
-            reached=reached,
+            reached=found,
         )
 
     def _way_out(self) -> str:
@@ -276,27 +269,17 @@ class _Search:
 
     def _costs(self, counts: list[int], which: tuple[str, ...]) -> dict[str, float]:
         """``ratio`` (dropped units), ``macs`` and ``params`` (compact/dense) of keeping so many of each group."""
-        found: dict[str, float] = {}
-        if "ratio" in which:
-            found["ratio"] = self._gone(counts) / self.total
-        if "macs" in which or "params" in which:
-            alive, cost = self.groups.alive(self._dropped(counts)), self.groups.cost
-            measure: dict[str, Callable[[Any], float]] = {"macs": cost.macs, "params": cost.params}
-            found |= self._relative({name: measure[name](alive) for name in measure if name in which})
-        return found
+        return reached(self.groups, self._dropped(counts), which)
 
     def _gone(self, counts: list[int]) -> int:
         return sum(len(r.group) - c for r, c in zip(self.ranked, counts, strict=True))
 
     def _relative(self, totals: dict[str, float]) -> dict[str, float]:
-        return {name: total / max(self.dense[name], 1.0) for name, total in totals.items()}
+        return {name: total / max(self.groups.dense[name], 1.0) for name, total in totals.items()}
 
     def _dropped(self, counts: list[int]) -> Units:
         parts = [r.order[c:] for r, c in zip(self.ranked, counts, strict=True)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-    def _numbers(self, ranked: _Ranked, count: int) -> tuple[int, ...]:
-        return tuple(np.flatnonzero(np.isin(ranked.group.units, ranked.order[count:])).tolist())
 
 
 def _spell(budgets: dict[str, float]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
 from ..groups import Groups, Mode, Units
+
+MEASURES = ("ratio", "macs", "params")
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,12 @@ class Plan:
         found = [g.units[list(self.dropped[g.name])] for g in groups.groups if self.dropped.get(g.name)]
         return np.sort(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
-    def laid_out(self, groups: Groups, units: Units, whole: tuple[str, ...]) -> Plan:
-        """The same plan, dropping ``units`` instead, with everything read across the edges ``whole``."""
+    @classmethod
+    def of(cls, groups: Groups, units: Units, budget: Mapping[str, float], whole: tuple[str, ...] = ()) -> Plan:
+        """The plan that drops ``units``, with everything read across the edges ``whole``, and what it reaches."""
         dropped = {g.name: tuple(np.flatnonzero(np.isin(g.units, units)).tolist()) for g in groups.groups}
-        stays, full = groups.held(groups.alive(units), whole), groups.all_alive()
-        reached = {
-            "ratio": units.size / max(1, groups.prunable.size),
-            "macs": groups.cost.macs(stays) / max(1.0, groups.cost.macs(full)),
-            "params": groups.cost.params(stays) / max(1.0, groups.cost.params(full)),
-        }
-        return replace(self, dropped=dropped, reached=reached, whole=whole)
+        sizes = {g.name: len(g) for g in groups.groups}
+        return cls(dropped, sizes, dict(budget), reached(groups, units, whole=whole), groups.mode, whole)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON-serialisable data; :meth:`from_json` brings it back."""
@@ -56,3 +55,14 @@ class Plan:
         if mode not in get_args(Mode):
             raise ValueError(f"{mode!r} is no mode of groups")
         return cls(dropped, sizes, dict(data["budget"]), dict(data["reached"]), mode, whole)
+
+
+def reached(
+    groups: Groups, units: Units, which: Sequence[str] = MEASURES, whole: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """What dropping ``units`` reaches: ``ratio`` (of the prunable units), ``macs`` and ``params`` (compact/dense)."""
+    found = {"ratio": units.size / max(1, groups.prunable.size)} if "ratio" in which else {}
+    if totals := [name for name in MEASURES if name in which and name != "ratio"]:
+        stays = groups.held(groups.alive(units), whole)
+        found |= {name: groups.cost.total(name, stays) / max(1.0, groups.dense[name]) for name in totals}
+    return found

@@ -6,6 +6,7 @@ would be.  Each group of units alone is cut to that density: how much of the flo
 logarithm), for the share of the parameters that go, is its sensitivity.  Groups are cut in the order of their
 sensitivity until the budget is met; the sensitive ones stay whole.
 ``rule=precrop`` cuts all of them alike instead, by their densities alone, to compare with.
+The mask and the flow need no float64: densities and shares come of them, no scores that are handed on.
 
 Start at :class:`Rectify`.
 
@@ -35,7 +36,10 @@ from ..score.derivatives import Network
 from ..score.scoring import Scoring
 from ..weights import weights
 from .patterns import chosen
-from .plan import Plan
+from .plan import Plan, reached
+
+_LEAST = 1e-30
+"""The least flow, and the reciprocal of the most, that float32 is trusted with."""
 
 
 @register
@@ -101,16 +105,15 @@ class Rectify(Pass):
         kept = self.density or self.params
         if kept == 1:
             return {}
-        return Mask(sparsity=1 - kept, steps=self.steps).unstructured(weights(groups.analysis), groups, state)
+        mask = Mask(sparsity=1 - kept, steps=self.steps)
+        return mask.unstructured(weights(groups.analysis), groups, state, single=True)
 
     def _within(self, cuts: Sequence[_Cut], sensitivity: Mapping[str, float], groups: Groups) -> Plan:
         """The plan that meets the budget with the least that is sensitive cut."""
-        dense = groups.cost.params(groups.all_alive())
         order = sorted(cuts, key=lambda c: sensitivity[c.group.name])
 
         def size(counts: Mapping[str, int]) -> float:
-            dropped = _dropped(cuts, counts)
-            return groups.cost.params(groups.alive(dropped)) / dense
+            return reached(groups, _dropped(cuts, counts), ("params",))["params"]
 
         counts = {c.group.name: len(c.group) for c in cuts}
         steps = [order] if self.rule == "precrop" else [[c] for c in order]
@@ -120,14 +123,14 @@ class Rectify(Pass):
             counts = _as_wide_as_fits(together, counts, size, self.params, full=self.rule == "reconvene")
         if size(counts) > self.params:  # at its density every group is too wide: all are cut further
             counts = _as_wide_as_fits(order, counts, size, self.params, full=False)
-        if (reached := size(counts)) > self.params:
+        if (smallest := size(counts)) > self.params:
             raise BudgetError(
-                f"rectify: params {self.params:g} cannot be met; the smallest plan reaches {reached:.3g}",
+                f"rectify: params {self.params:g} cannot be met; the smallest plan reaches {smallest:.3g}",
                 hint="a larger budget, or a smaller align",
                 budget={"params": self.params},
-                reached={"params": reached},
+                reached={"params": smallest},
             )
-        return _plan(cuts, counts, groups, self.params)
+        return Plan.of(groups, _dropped(cuts, counts), {"params": self.params})
 
 
 class _Cut:
@@ -170,31 +173,42 @@ def _densities(found: Sequence[Group], groups: Groups, masks: Mapping[str, NDArr
     for group in found:
         makes = [masks[name] for name, axis in group.places if name in masks and axis == 0]
         any_ = makes or [masks[name] for name, _ in group.places if name in masks]
-        kept, total = sum(int(m.sum()) for m in any_), sum(m.size for m in any_)
+        kept, total = sum(map(np.count_nonzero, any_)), sum(m.size for m in any_)
         density[group.name] = kept / total if total else 1.0
     return density
 
 
 class _Flow:
-    """How much flows through the network of positive weights (R of SynFlow) while units are cut."""
+    """How much flows through the network of positive weights (R of SynFlow) while units are cut.
+
+    In float32, and in float64 where the flow through the whole network is near the ends of the range of float32.
+    """
 
     def __init__(self, groups: Groups, state: State) -> None:
         self.groups = groups
-        self.network = Network(Scoring(groups, state), "rectify", double=True)
-        self.network.make_positive()
-        self.whole = self._through(np.zeros(0, np.int64))
+        self.values = {c.name: v for v, c in groups.analysis.graph.constants.items()}
+        self.network, self.whole = self._network(groups, state, double=False)
+        if not _LEAST <= self.whole <= 1 / _LEAST:
+            self.network, self.whole = self._network(groups, state, double=True)
+
+    def _network(self, groups: Groups, state: State, *, double: bool) -> tuple[Network, float]:
+        """The network of positive weights, and what flows through it."""
+        network = Network(Scoring(groups, state), "rectify", double=double)
+        network.make_positive()
+        return network, _through(network, network.weights)
 
     def lost(self, cut: _Cut) -> float:
         """The share of the flow that is lost when a group alone has the width of its density."""
-        return 1 - self._through(cut.at_density()) / self.whole if self.whole else 0.0
-
-    def _through(self, dropped: Units) -> float:
+        dropped = cut.at_density()
+        if not dropped.size or not self.whole:
+            return 0.0
         analysis, alive = self.groups.analysis, self.groups.alive(dropped)
-        by_name = {c.name: v for v, c in analysis.graph.constants.items()}
-        weights = {
-            n: arrays.masked(w.detach(), analysis.kept(by_name[n], alive)) for n, w in self.network.weights.items()
-        }
-        return float(self.network.flow(weights))
+        weights = {n: arrays.masked(w, analysis.kept(self.values[n], alive)) for n, w in self.network.weights.items()}
+        return 1 - _through(self.network, weights) / self.whole
+
+
+def _through(network: Network, weights: Mapping[str, Any]) -> float:
+    return float(network.flow({n: w.detach() for n, w in weights.items()}))
 
 
 def _sensitivity(cut: _Cut, lost: float, groups: Groups) -> float:
@@ -202,7 +216,7 @@ def _sensitivity(cut: _Cut, lost: float, groups: Groups) -> float:
     dropped = cut.at_density()
     if not dropped.size:
         return math.inf
-    saved = 1 - groups.cost.params(groups.alive(dropped)) / groups.cost.params(groups.all_alive())
+    saved = 1 - reached(groups, dropped, ("params",))["params"]
     return -math.log(max(1 - lost, 1e-300)) / saved if saved else math.inf
 
 
@@ -214,15 +228,3 @@ def _finite(number: float) -> float | None:
 def _dropped(cuts: Sequence[_Cut], counts: Mapping[str, int]) -> Units:
     parts = [c.order[counts[c.group.name] :] for c in cuts]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-
-def _plan(cuts: Sequence[_Cut], counts: Mapping[str, int], groups: Groups, asked: float) -> Plan:
-    dropped = _dropped(cuts, counts)
-    gone = {g.name: tuple(np.flatnonzero(np.isin(g.units, dropped)).tolist()) for g in groups.groups}
-    alive, full = groups.alive(dropped), groups.all_alive()
-    reached = {
-        "ratio": dropped.size / max(1, groups.prunable.size),
-        "macs": groups.cost.macs(alive) / max(1.0, groups.cost.macs(full)),
-        "params": groups.cost.params(alive) / max(1.0, groups.cost.params(full)),
-    }
-    return Plan(gone, {g.name: len(g) for g in groups.groups}, {"params": asked}, reached, groups.mode)

@@ -56,10 +56,11 @@ class Network:
         from ...ir.emit.fx import differentiable
 
         self.double = double
-        if name not in scoring.shared:
+        kept = f"{name} in float64" if double else name
+        if kept not in scoring.shared:
             made = differentiable(self.graph, double=double, training=training and self._batch() > 1)
-            scoring.shared[name] = made
-        self.module = scoring.shared[name]
+            scoring.shared[kept] = made
+        self.module = scoring.shared[kept]
         self.weights = {n: p for n, p in self.module.named_parameters() if p.is_floating_point()}
         self.masks = {n: torch.from_numpy(m) for n, m in scoring.masks.items() if n in self.weights and not m.all()}
 
@@ -72,11 +73,19 @@ class Network:
         return {n: w * self.masks[n] if n in self.masks else w for n, w in given.items()}
 
     def make_positive(self) -> None:
-        """All parameters and buffers their magnitudes."""
-        if self.scoring.shared.setdefault(f"{self.name} is positive", self) is self:
-            for state in (*self.module.parameters(), *self.module.buffers()):
-                if state.is_floating_point():
-                    state.data.abs_()
+        """All parameters and buffers become their magnitudes, what is masked zero: in place, for weights may be large.
+
+        They are read from the graph, so that what an earlier mask had may return.
+        """
+        masks, held = self.scoring.masks, {c.name: c.data for c in self.graph.constants.values()}
+        for name, weight in self.weights.items():
+            numbers, mask = weight.detach().numpy(), masks.get(name)
+            for start, rows in arrays.blocks(held[name]):
+                there = slice(start, start + len(rows)) if rows.ndim else ...
+                np.multiply(np.abs(rows), True if mask is None else mask[there], out=numbers[there])
+        for buffer in self.module.buffers():
+            if buffer.is_floating_point():
+                buffer.abs_()
 
     def differentiable_masks(self) -> Tensors:
         """A mask of ones and zeros for each parameter, to be differentiated by."""
@@ -106,12 +115,12 @@ class Network:
                 hint="check the samples; in-place changes of inputs cannot be differentiated",
             ) from error
 
-    def flow(self, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The sum of the outputs for inputs of ones (R of SynFlow)."""
+    def flow(self, weights: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """The sum of the outputs for inputs of ones (R of SynFlow), under the network's own weights if None."""
         import torch
         from torch.utils import _pytree as pytree
 
-        leaves = pytree.tree_leaves(self.outputs(weights, self.ones()))
+        leaves = pytree.tree_leaves(self.outputs(self.weights if weights is None else weights, self.ones()))
         return torch.stack([t.sum() for t in leaves if _is_number(t)]).sum()
 
     def leaves(self, outputs: Any) -> list[torch.Tensor]:

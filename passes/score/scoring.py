@@ -37,6 +37,8 @@ class Scoring:
     """Elements that are not masked so far, by parameter; one that is absent has none masked."""
     shared: dict[str, Any] = field(default_factory=dict)
     """What a criterion keeps from one step of a mask to the next."""
+    single: bool = False
+    """Whether what a criterion computes in float64 may be in float32: only the order of elements matters."""
 
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter that carries at least one unit."""
@@ -110,7 +112,7 @@ Criterion = Callable[[Scoring], Scores]
 CRITERIA: dict[str, Criterion] = {}
 
 Elements = Mapping[str, NDArray[Any]]
-"""For each parameter by name a score of each of its elements."""
+"""For each parameter by name a score of each of its elements; who asked for them may write into them."""
 
 ElementCriterion = Callable[[Scoring], Elements]
 ELEMENTS: dict[str, ElementCriterion] = {}

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import prunec
 from prunec.ir.errors import BudgetError, UsageError
+from prunec.passes.initialise import _moments
+from prunec.passes.plan.rectify import Rectify
 from prunec.passes.score.grasp import TEMPERATURE
 from prunec.passes.score.scoring import ELEMENTS, Scoring, find_criterion, find_elements
 
@@ -105,6 +107,53 @@ def test_synflow_is_conserved_layer_by_layer() -> None:
     assert all(not found[n][~m].any() for n, m in masks.items())
 
 
+def chain(scale: float = 1) -> Subject:
+    """Three layers without biases; the first is ``scale`` times as large, and so is the flow."""
+    torch.manual_seed(1)
+    first, second, third = nn.Linear(6, 32, bias=False), nn.Linear(32, 16, bias=False), nn.Linear(16, 4, bias=False)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+    with torch.no_grad():
+        first.weight.mul_(scale)
+    return oracle.subject(model.eval(), (torch.ones(1, 6),))
+
+
+def in_single(subject: Subject, masks: Any = None, shared: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
+    shared = {} if shared is None else shared
+    return dict(find_elements("synflow")(Scoring(subject.groups, with_groups(subject), masks or {}, shared, True)))
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1, 1e25])
+def test_synflow_in_float32_is_the_same_but_for_a_power_of_two(scale: float) -> None:
+    subject = chain(scale)
+    double, single = elements(subject, "synflow"), in_single(subject)
+    factor = 2.0 ** round(np.log2(single["0.weight"].sum(dtype=float) / double["0.weight"].sum()))
+    for name, scores in single.items():
+        assert scores.dtype == np.float32 and double[name].dtype == np.float64
+        np.testing.assert_allclose(scores, factor * double[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e37])
+def test_synflow_is_float64_where_float32_does_not_reach(scale: float) -> None:
+    subject = chain(scale)
+    with torch.no_grad():  # the second layer takes the flow over the end; every weight is a number of float32
+        for constant in subject.graph.constants.values():
+            if constant.name == "2.weight":
+                constant.data.mul_(scale)
+    double, single = elements(subject, "synflow"), in_single(subject)
+    for name, scores in single.items():
+        assert scores.any()
+        np.testing.assert_array_equal(scores, double[name])
+
+
+def test_what_one_step_masked_may_return_in_the_next() -> None:
+    subject, shared = chain(), dict[str, Any]()
+    masks = {"2.weight": np.random.default_rng(0).random((16, 32)) < 0.5}
+    for given in (masks, {"2.weight": ~masks["2.weight"]}, {}):
+        found, fresh = in_single(subject, given, shared), in_single(subject, given)
+        for name, scores in found.items():
+            np.testing.assert_array_equal(scores, fresh[name])
+
+
 @pytest.mark.parametrize("method", sorted(set(ELEMENTS) - {"random", "lamp"}))
 def test_units_score_the_sum_of_their_elements(method: str) -> None:
     subject = mlp(6, 8, 4)
@@ -166,6 +215,29 @@ def test_the_least_sensitive_are_cut_first() -> None:
     assert cut and whole and max(cut) <= min(whole)
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e36])
+def test_sensitivity_does_not_depend_on_the_size_of_the_flow(scale: float) -> None:
+    """Beyond float32 too."""
+
+    def found(scale: float) -> dict[str, Any]:
+        torch.manual_seed(0)
+        first, second, third = nn.Linear(6, 64, bias=False), nn.Linear(64, 64, bias=False), nn.Linear(64, 8, bias=False)
+        model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+        with torch.no_grad():
+            for layer in (first, second):
+                layer.weight.mul_(scale)
+        state = with_groups(oracle.subject(model.eval(), (torch.ones(1, 6),)))
+        state.facts |= {"criterion": "synflow", "scores": np.arange(len(state.facts["groups"].group_of))}
+        Rectify(params=0.3, steps=2, align=4).run(state)
+        values: dict[str, Any] = state.values["rectify"]
+        return values
+
+    scaled = found(scale)
+    for name, group in found(1).items():
+        assert group["flow_lost"] > 0
+        assert scaled[name]["flow_lost"] == pytest.approx(group["flow_lost"], rel=1e-4)
+
+
 def test_layers_with_fewer_inputs_are_drawn_anew() -> None:
     """At the new number of inputs: He's variance, from the layer's own initialiser."""
     dense = vgg()
@@ -179,6 +251,12 @@ def test_layers_with_fewer_inputs_are_drawn_anew() -> None:
     same = next(n for n in after if after[n].dim() == 4 and after[n].shape[1] == before[n].shape[1])
     kept = result.kept[same][0]
     assert torch.equal(after[same], before[same] if kept is None else before[same][kept])
+
+
+def test_moments_are_those_of_all_elements() -> None:
+    numbers = np.random.default_rng(0).gamma(2, size=(700, 40, 50)).astype(np.float32)  # more than one block
+    centred = numbers.astype(np.float64) - numbers.mean(dtype=np.float64)
+    np.testing.assert_allclose(_moments(numbers), [np.mean(centred**2), np.mean(centred**4)], rtol=1e-5)
 
 
 def test_rescaled_numbers_keep_their_signs() -> None:
