@@ -209,7 +209,7 @@ def analyze(
     return {**found, "seconds": time.perf_counter() - start - read_s, "versions": versions()}
 
 
-def train(model: Any, recipe: str | Path | Recipe) -> Sparse:
+def train(model: Any, recipe: str | Path | Recipe, example_inputs: Any = None) -> Sparse:
     """Train ``model`` so that its weights become sparse, or few values: a context around any training loop.
 
     Parameters
@@ -218,6 +218,8 @@ def train(model: Any, recipe: str | Path | Recipe) -> Sparse:
         ``nn.Module``; its linear and convolution layers are trained so, in place.  Make the optimizer before or after.
     recipe
         Training methods, as pipeline text (``pdp{sparsity=0.9,warm=2,rise=10}``), a Recipe or the path of a ``.toml``.
+    example_inputs
+        What the model is run on, for methods that train channels: from it comes which of them live and die together.
 
     Raises
     ------
@@ -246,7 +248,9 @@ def train(model: Any, recipe: str | Path | Recipe) -> Sparse:
         raise UsageError(
             f"prunec.train: {other[0]} is a pass of a compile", hint="train first, then compile what was trained"
         )
-    return Sparse(model, methods, str(steps))
+    grouped = example_inputs is not None and any(method.of_groups for method in methods)
+    groups = groups_of(canonical(read(model, example_inputs)[0])) if grouped else None
+    return Sparse(model, methods, str(steps), groups)
 
 
 def verify(dense: Any, compact: Any) -> dict[str, Any]:

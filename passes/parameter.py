@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..ir import arrays
 from ..ir.codes import Code
-from ..ir.graph import Constant, Value
+from ..ir.graph import Constant, Graph, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,19 @@ class Parameter:
         """Runs of rows (r, i, *), each with the number of its first row."""
         found = arrays.blocks(self.constant.data if self.code is None else self.data)
         return ((start, _read_only(rows)) for start, rows in found)
+
+
+def untrained(graph: Graph) -> list[Parameter]:
+    """Constants of numbers that are no parameters: with them a channel whose weights are zero is not nothing.
+
+    The running means and variances of batch norms are none: what they do to a channel, a gain of zero undoes.
+    """
+    statistics = {v for node in graph.nodes if node.op == "batch_norm" for v in node.inputs[3:5]}
+    return [
+        Parameter(value, constant)
+        for value, constant in graph.constants.items()
+        if constant.role != "parameter" and value not in statistics and arrays.is_float(constant.data)
+    ]
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ depends on the input and that the mask moves it.  On small graphs each unit is d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -149,7 +149,8 @@ class _Proof:
         """The dense graph with weights under which it answers to its inputs, its runs on some, and the size of those
         to which it does."""
         for weights in (randomised, audible):
-            analysis = with_constants(self.analysis, weights(self.analysis.graph, self.state.seed))
+            fresh = weights(self.analysis.graph, self.state.seed)
+            analysis = with_constants(self.analysis, filled(self.analysis, self.alive, fresh, self.state.seed))
             graph, seed = analysis.graph, self.state.seed
             one, other = (_Runs(self, graph, sample_inputs(graph, seed + k)) for k in (1, 2))
             if (answers := _size_that_differs(one, other)) is not None:
@@ -339,6 +340,28 @@ def _randomised(constant: Constant, rng: np.random.Generator) -> Constant:
     else:
         fresh = rng.normal(0, np.sqrt(2 / max(1, math.prod(data.shape[1:]))) if data.ndim > 1 else 0.1, data.shape)
     return replace(constant, data=arrays.like(fresh, data))
+
+
+def filled(analysis: Analysis, alive: Alive, constants: Mapping[Value, Constant], seed: int) -> dict[Value, Constant]:
+    """``constants`` with random numbers for what is dropped of a parameter, where all of that is zero already.
+
+    What is compared never sees them; without them no mask would move the output of a network that it was taken from.
+    """
+    rng = np.random.default_rng(seed)
+    return {v: _filled(c, analysis.kept(v, alive), rng) for v, c in constants.items()}
+
+
+def _filled(constant: Constant, kept: tuple[NDArray[Any] | None, ...], rng: np.random.Generator) -> Constant:
+    data = constant.data
+    if constant.role != "parameter" or not arrays.is_float(data) or all(k is None for k in kept):
+        return constant
+    array = arrays.to_numpy(data)
+    stays = arrays.masked(np.ones(array.shape, bool), kept)
+    if stays.all() or array[~stays].any():
+        return constant
+    size = float(np.sqrt(np.mean(np.square(array[stays], dtype=np.float64)))) if stays.any() else 0.0
+    fresh = rng.uniform(0.5, 1.5, array.shape) * (size or 1.0)
+    return replace(constant, data=arrays.alike(np.where(stays, array, fresh), data))
 
 
 def audible(graph: Graph, seed: int) -> dict[Any, Constant]:

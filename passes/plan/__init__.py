@@ -1,6 +1,6 @@
 """Planners: which units go.  One planner a file."""
 
-from . import global_plan, rectify
+from . import global_plan, rectify, shrink
 from .plan import Plan
 
-__all__ = ["Plan", "global_plan", "rectify"]
+__all__ = ["Plan", "global_plan", "rectify", "shrink"]

@@ -92,7 +92,7 @@ class Scoring:
     def _summed(self, blocks: Callable[[Parameter], Iterable[tuple[int, NDArray[Any]]]]) -> Scores:
         scores = self.zeros()
         for parameter in self.parameters():
-            axes = self._prunable_axes(parameter)
+            axes = self.prunable_axes(parameter)
             sums = {d: np.zeros(parameter.shape[d]) for d in axes}
             for start, values in blocks(parameter):
                 for d in axes:
@@ -103,7 +103,8 @@ class Scoring:
                 self.add(scores, parameter, d, sums[d])
         return scores
 
-    def _prunable_axes(self, parameter: Parameter) -> list[int]:
+    def prunable_axes(self, parameter: Parameter) -> list[int]:
+        """The axes of a parameter that may lose positions."""
         analysis = self.groups.analysis
         return [d for d, axis in enumerate(analysis.axes[parameter.value] or ()) if analysis.solution.may_shrink(axis)]
 

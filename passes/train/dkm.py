@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
 from ..base import register
-from .training import Layer, Training
+from .training import Training
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .layer import Trained
 
 
 @register
@@ -59,9 +61,9 @@ class Dkm(Training):
         centres, _ = kmeans(vectors, 1 << self.bits, 0)
         return Clusters(weight, torch.from_numpy(centres).to(weight), self.dim, self.tau, self.rounds)
 
-    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+    def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """Nothing changes: the softmax is as soft from the first epoch to the last."""
 
-    def finish(self, layers: Sequence[Layer]) -> None:
+    def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:
             layer.held.hard.fill_(True)

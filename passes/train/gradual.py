@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
 from ..base import register
-from .training import Layer, Sparsifying
+from .training import Sparsifying
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from .layer import Trained
 
 
 @register
@@ -20,7 +22,7 @@ class Gradual(Sparsifying):
     """Train with hard masks of the largest weights, settled before each epoch, more and more of them zero (cubic).
 
     sparsity: the share of the elements of all weights that is zero at the end; n, m, v: a pattern instead, from the
-    first epoch after warm on.
+    first epoch after warm on; channels: instead the share of the units that go, with all of their elements.
     warm: epochs without a mask.  rise: epochs in which the sparsity rises as 1 - (1 - t)³.
     targets, ignore: patterns of weights: only these, none of these.
 
@@ -46,7 +48,7 @@ class Gradual(Sparsifying):
     def reached(self, epoch: int) -> float:
         return 1 - (1 - min(1.0, (epoch + 1) / self.rise)) ** 3
 
-    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+    def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         super().begin_epoch(layers, epoch)
         if epoch > self.warm:
             self.share(layers)

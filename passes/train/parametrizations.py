@@ -6,6 +6,7 @@ autocast, accumulation and checkpoints work as they do without it.  Its state is
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from ...ir.packing.nm import Pattern
 
 
-class Mask(nn.Module):
-    """Which elements of a weight (o, i, *) stay: the largest, in a pattern or as many as ``gone`` leaves.
+class Mask(nn.Module, ABC):
+    """Which elements of a weight (o, i, *), or which units of a group (u), stay.
+
+    The largest, in a pattern or as many as ``gone`` leaves.
 
     Attributes
     ----------
@@ -53,6 +56,18 @@ class Mask(nn.Module):
         best: Tensor = self.pattern.tensor(kept.expand(blocks.shape))
         return best
 
+    @abstractmethod
+    def of(self, size: Tensor) -> Tensor | None:
+        """The mask by what is ranked, a weight or the magnitudes of units; None while nothing is masked."""
+
+    def applied(self, weight: Tensor, mask: Tensor) -> Tensor:
+        """``weight`` as the layer sees it under ``mask``, of its shape."""
+        return weight * mask
+
+    def forward(self, weight: Tensor) -> Tensor:
+        mask = self.of(weight)
+        return weight if mask is None else self.applied(weight, mask)
+
     def harden(self, weight: Tensor) -> None:
         """Settle the mask at the whole of what is asked."""
         if not self.hard:
@@ -68,27 +83,34 @@ class Mask(nn.Module):
 class HardMask(Mask):
     """Masked elements are zero and get no gradient, until an epoch settles another mask."""
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight * self.mask
+    def of(self, size: Tensor) -> Tensor:
+        return self.mask
 
 
 class SoftMask(Mask):
     """PDP: each element times sigmoid((w² - t²) / τ), so that the gradient goes through the mask.
 
     t is half way between the smallest magnitude that stays and the largest that goes (of the weight, or of a block of
-    the pattern); τ is ``tau`` times the mean of w² [ours: the paper's is absolute].
+    the pattern); τ is ``tau`` times the mean of w², or its standard deviation where that is less, as among the units of
+    a group, which are nearly alike [ours: the paper's is absolute].
+
+    Attributes
+    ----------
+    warmth
+        How much of τ is left: 1 to 0.
     """
+
+    warmth: Tensor
 
     def __init__(self, weight: Tensor, pattern: Pattern | None, tau: float) -> None:
         super().__init__(weight, pattern)
         self.tau = tau
+        self.register_buffer("warmth", torch.ones(()))
 
-    def forward(self, weight: Tensor) -> Tensor:
+    def of(self, size: Tensor) -> Tensor | None:
         if self.hard:
-            return weight * self.mask
-        if self.reached == 0:
-            return weight
-        return weight * self.soft(weight)
+            return self.mask
+        return None if self.reached == 0 else self.soft(size)
 
     def soft(self, weight: Tensor) -> Tensor:
         """The mask, between 0 and 1."""
@@ -107,7 +129,8 @@ class SoftMask(Mask):
         return torch.sigmoid((size - level) / self._width(size))
 
     def _width(self, size: Tensor) -> Tensor:
-        return (self.tau * size.detach().mean()).clamp_min(torch.finfo(size.dtype).tiny)
+        deviation, mean = torch.std_mean(size.detach(), correction=0)
+        return (self.tau * self.warmth * torch.minimum(mean, deviation)).clamp_min(torch.finfo(size.dtype).tiny)
 
 
 class StraightMask(Mask):
@@ -120,12 +143,15 @@ class StraightMask(Mask):
         super().__init__(weight, pattern)
         self.decay = decay
 
-    def forward(self, weight: Tensor) -> Tensor:
+    def of(self, size: Tensor) -> Tensor | None:
         if self.hard:
-            return weight * self.mask
-        if self.reached == 0:
-            return weight
-        found: Tensor = _Straight.apply(weight, self.largest(weight), self.decay)
+            return self.mask
+        return None if self.reached == 0 else self.largest(size)
+
+    def applied(self, weight: Tensor, mask: Tensor) -> Tensor:
+        if self.hard:
+            return weight * mask
+        found: Tensor = _Straight.apply(weight, mask, self.decay)
         return found
 
 

@@ -16,11 +16,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ...ir.errors import ModelError, UsageError
-from ...ir.words import counted, listed
-from ..plan.patterns import among
-from .training import Layer, Training
-
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from ..groups import Groups
+from .channels import on_groups
+from .layer import Trained, on_weights
+from .training import Training
 
 
 class Sparse:
@@ -43,15 +42,18 @@ class Sparse:
         No method, a method without anything to reach, or no layer that one could train so.
     """
 
-    def __init__(self, model: nn.Module, methods: Sequence[Training], recipe: str) -> None:
-        self.model, self.recipe = model, recipe
+    def __init__(
+        self, model: nn.Module, methods: Sequence[Training], recipe: str, groups: Groups | None = None
+    ) -> None:
+        self.model, self.recipe, self.groups = model, recipe, groups
         self.epoch, self.history = 0, list[dict[str, Any]]()
-        self.layers: list[tuple[Training, list[Layer]]] = []
+        self.layers: list[tuple[Training, list[Trained]]] = []
         self.notes: list[str] = []
         try:
             for method in methods:
                 method.check()
-                self.layers.append((method, self._on(method)))
+                self.layers.append((method, []))
+                self.layers[-1][1].extend(self._on(method))
         except UsageError:
             self._remove(trained=False)
             raise
@@ -74,7 +76,7 @@ class Sparse:
         ModelError
             The loss, or a weight, is not a finite number: nothing is changed, and the last checkpoint is still good.
         """
-        value = None if loss is None else float(loss)
+        value = None if loss is None else float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
         if value is not None and not math.isfinite(value):
             raise ModelError(
                 f"training, epoch {self.epoch}: the loss is {value}",
@@ -98,8 +100,8 @@ class Sparse:
 
     def _remove(self, *, trained: bool) -> None:
         """Make the weights ordinary parameters again: as layers see them where ``trained``, else as they are."""
-        for layer in self._each():
-            parametrize.remove_parametrizations(layer.module, layer.tensor, leave_parametrized=trained)
+        for module, tensor in dict.fromkeys(place for layer in self._each() for place in layer.places):
+            parametrize.remove_parametrizations(module, tensor, leave_parametrized=trained)
         self.layers = []
 
     def harden(self) -> None:
@@ -109,16 +111,16 @@ class Sparse:
                 method.finish(layers)
 
     def sparsity(self) -> float:
-        """The share of the elements of all weights that layers see as zero now, soft ones below one half."""
+        """The share of the elements of all weights (of all units) that are masked now, soft ones below one half."""
         zero, total = 0, 0
         for layer in self._each():
-            zero += round(self._zeros(layer) * layer.original.numel())
+            zero += round(layer.zeros() * layer.original.numel())
             total += layer.original.numel()
         return zero / total if total else 0.0
 
     def densities(self) -> dict[str, float]:
-        """For each weight the share of elements that are not zero."""
-        return {layer.name: 1 - self._zeros(layer) for layer in self._each()}
+        """For each weight the share of elements, for each group the share of units, that are not masked."""
+        return {layer.name: 1 - layer.zeros() for layer in self._each()}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model's and the optimizer's: numbers, strings and lists."""
@@ -139,7 +141,7 @@ class Sparse:
             )
         self.epoch, self.history = int(state["epoch"]), list(state["history"])
 
-    def _each(self) -> Iterator[Layer]:
+    def _each(self) -> Iterator[Trained]:
         for _, layers in self.layers:
             yield from layers
 
@@ -148,48 +150,12 @@ class Sparse:
             for method, layers in self.layers:
                 method.begin_epoch(layers, self.epoch)
 
-    def _zeros(self, layer: Layer) -> float:
-        with torch.no_grad():
-            seen = getattr(layer.module, layer.tensor)
-            soft = getattr(layer.held, "soft", None)
-            if soft is not None and not layer.held.hard and layer.held.reached > 0:
-                return float((soft(layer.original) < 0.5).float().mean())
-            return float((seen == 0).float().mean())
-
-    def _on(self, method: Training) -> list[Layer]:
-        found = {
-            f"{name}.weight" if name else "weight": m
-            for name, m in self.model.named_modules()
-            if isinstance(m, _LAYERS)
-        }
-        names = among({n: [n, f"type:{_type(m)}"] for n, m in found.items()}, method.targets, method.ignore)
-        wanted = {n: m for n, m in found.items() if n in names and m.weight.requires_grad}
-        if twice := [n for n, m in wanted.items() if parametrize.is_parametrized(m, "weight")]:
+    def _on(self, method: Training) -> Iterator[Trained]:
+        if not method.of_groups:
+            return on_weights(self.model, method, self.notes)
+        if self.groups is None:
             raise UsageError(
-                f"training by {method.name}: {listed(twice)} trained by another method already",
-                hint="one method for each weight (targets, ignore), one after the other for the same",
+                f"training by {method.name}: channels live and die in groups, and nothing says how the model runs",
+                hint="prunec.train(model, recipe, example_inputs)",
             )
-        odd = [n for n, m in wanted.items() if not method.fits(tuple(m.weight.shape))]
-        if not wanted or len(odd) == len(wanted):
-            none = f"none of its layers fits ({listed(odd)})" if odd else "it has no linear or convolution layer"
-            raise UsageError(
-                f"training by {method.name}: {none}", hint="other options, or targets that name other layers"
-            )
-        if odd:
-            self.notes.append(f"{method.name}: {counted(len(odd), 'weight')} that it does not fit stay: {listed(odd)}")
-        rest = [n for n, p in self.model.named_parameters() if p.dim() > 1 and n not in found]
-        if rest and not (method.targets or method.ignore):
-            self.notes.append(
-                f"{method.name}: {counted(len(rest), 'parameter')} of other layers stay as they are: {listed(rest)}"
-            )
-        layers = []
-        for name, module in wanted.items():
-            if name not in odd:
-                held = method.on(module.weight)
-                parametrize.register_parametrization(module, "weight", held, unsafe=True)
-                layers.append(Layer(name, module, "weight", held))
-        return layers
-
-
-def _type(module: nn.Module) -> str:
-    return "linear" if isinstance(module, nn.Linear) else "conv"
+        return on_groups(self.model, self.groups, method, self.notes)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Ste(Sparsifying):
     """Train with hard masks of the largest weights, anew at each step; gradients reach what is masked too.
 
-    sparsity: the share of the elements of all weights that is zero at the end; n, m, v: a pattern instead.
+    sparsity: the share of the elements of all weights that is zero at the end; n, m, v: a pattern instead;
+    channels: instead the share of the units that go, with all of their elements.
     warm: epochs without a mask.
     decay: pull what is masked towards zero by so much of it (SR-STE; the paper's is 0.0002).
     targets, ignore: patterns of weights: only these, none of these.

@@ -17,22 +17,7 @@ from ..base import Kind, Pass, State
 if TYPE_CHECKING:
     from torch import nn
 
-    from .parametrizations import Mask
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A weight in training: the module that has it, its name there and in the whole, and what the method put on it."""
-
-    name: str
-    module: nn.Module
-    tensor: str
-    held: Any
-
-    @property
-    def original(self) -> Any:
-        """The parameter that is trained."""
-        return getattr(self.module.parametrizations, self.tensor).original
+    from .layer import Trained
 
 
 @dataclass(frozen=True)
@@ -54,6 +39,11 @@ class Training(Pass):
     def check(self) -> None:
         """Raise :class:`UsageError` where the options say nothing to reach."""
 
+    @property
+    def of_groups(self) -> bool:
+        """Whether it is put on the units of dependency groups, instead of on the weights of layers."""
+        return False
+
     @abstractmethod
     def on(self, weight: Any) -> nn.Module:
         """What stands between the parameter ``weight`` (o, i, *) and the layer; raises :class:`UsageError`."""
@@ -63,17 +53,18 @@ class Training(Pass):
         return True
 
     @abstractmethod
-    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+    def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """What changes before ``epoch``, counted from 0."""
 
     @abstractmethod
-    def finish(self, layers: Sequence[Layer]) -> None:
+    def finish(self, layers: Sequence[Trained]) -> None:
         """Make what is soft hard: the last thing before the weights are what they are trained to be."""
 
 
 @dataclass(frozen=True)
 class Sparsifying(Training):
-    """A method that makes elements zero: a ``sparsity`` over all weights, or a pattern N:M (``n``, ``m``, ``v``).
+    """A method that makes elements zero: a ``sparsity`` over all weights, a pattern N:M (``n``, ``m``, ``v``), or all
+    elements of a share ``channels`` of the units.
 
     For ``warm`` epochs it masks nothing.
     """
@@ -82,15 +73,18 @@ class Sparsifying(Training):
     n: int | None = None
     m: int | None = None
     v: int = 1
+    channels: float | None = None
     warm: int = 0
 
     def __post_init__(self) -> None:
-        if self.sparsity is not None and not 0 < self.sparsity < 1:
-            raise UsageError(f"{self.name}{{sparsity}} cannot be {self.sparsity}", hint="a number in (0, 1)")
+        for option, share in (("sparsity", self.sparsity), ("channels", self.channels)):
+            if share is not None and not 0 < share < 1:
+                raise UsageError(f"{self.name}{{{option}}} cannot be {share}", hint="a number in (0, 1)")
         if (self.n, self.m) != (None, None):
             Pattern.of(self.n, self.m, self.v, self.name)
-        if self.sparsity is not None and self.n is not None:
-            raise UsageError(f"{self.name}: both a sparsity and a pattern", hint="give one of them")
+        asked = {"a sparsity": self.sparsity, "a pattern": self.n, "channels": self.channels}
+        if len(given := [name for name, value in asked.items() if value is not None]) > 1:
+            raise UsageError(f"{self.name}: both {' and '.join(given)}", hint="give one of them")
         if self.warm < 0:
             raise UsageError(f"{self.name}{{warm}} cannot be {self.warm}", hint="epochs, from 0")
 
@@ -102,31 +96,35 @@ class Sparsifying(Training):
         return self.pattern is None or self.pattern.fits(shape)
 
     def check(self) -> None:
-        if self.sparsity is None and self.n is None:
+        if (self.sparsity, self.n, self.channels) == (None, None, None):
             raise UsageError(
-                f"{self.name}: give a sparsity, or n and m",
-                hint=f"{self.name}{{sparsity=0.9}} or {self.name}{{n=2,m=4}}",
+                f"{self.name}: give a sparsity, or n and m, or channels",
+                hint=f"{self.name}{{sparsity=0.9}}, {self.name}{{n=2,m=4}} or {self.name}{{channels=0.5}}",
             )
+
+    @property
+    def of_groups(self) -> bool:
+        return self.channels is not None
 
     @abstractmethod
     def reached(self, epoch: int) -> float:
         """How much of what is asked the masks come to in the ``epoch``-th one after ``warm``, from 0 to 1."""
 
-    def begin_epoch(self, layers: Sequence[Layer], epoch: int) -> None:
+    def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         if epoch == self.warm:
             self.share(layers)
         for layer in layers:
             layer.held.reached.fill_(self.reached(epoch - self.warm) if epoch >= self.warm else 0.0)
 
-    def share(self, layers: Sequence[Layer]) -> None:
-        """Give each layer its part of the sparsity: what is below the level of all magnitudes together."""
+    def share(self, layers: Sequence[Trained]) -> None:
+        """Give each layer its part of the share that goes: what is below the level of all magnitudes together."""
         from .parametrizations import global_counts
 
-        if self.sparsity is not None:
-            for layer, gone in zip(layers, global_counts([x.original for x in layers], self.sparsity), strict=True):
+        share = self.sparsity if self.channels is None else self.channels
+        if share is not None:
+            for layer, gone in zip(layers, global_counts([x.original for x in layers], share), strict=True):
                 layer.held.gone.fill_(gone)
 
-    def finish(self, layers: Sequence[Layer]) -> None:
+    def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:
-            mask: Mask = layer.held
-            mask.harden(layer.original)
+            layer.held.harden(layer.original)
