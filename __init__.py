@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from .packed_weights import pack, unpack
     from .recipe import Recipe
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
         "UsageError",
         "VerificationError",
     ),
+    "packed_weights": ("pack", "unpack"),
     "recipe": ("Recipe",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -53,7 +55,9 @@ __all__ = [
     "compile",
     "criterion",
     "load",
+    "pack",
     "train",
+    "unpack",
     "verify",
 ]
 

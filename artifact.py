@@ -1,8 +1,9 @@
 """What a compile gives, and the artifact: what it writes, which comes back without the model's source code.
 
-A folder with ``model.onnx`` (what runs), ``graph.json`` and ``weights.safetensors`` (the trainable module; absent when
-the source was ONNX), ``plan.json``, ``report.json`` and ``manifest.json`` (hashes, versions).  Nothing in it is a
-pickle, and nothing in it is evaluated: an operator is looked up by name among torch's own.  Start at :class:`Result`.
+A folder with ``model.onnx`` (what runs), ``graph.json``, ``weights.safetensors`` (packed where the compile packed) and
+``example.safetensors`` (the trainable module; absent when the source was ONNX), ``plan.json``, ``report.json`` and
+``manifest.json`` (hashes, versions).  Nothing in it is a pickle, and nothing in it is evaluated: an operator is looked
+up by name among torch's own.  Start at :class:`Result`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,8 @@ from .files import check_folder, file_digest, write_model, write_whole
 from .ir import arrays
 from .ir.errors import EnvironmentProblem, ModelError
 from .ir.graph import Graph
-from .ir.packing.packing import Packing
+from .ir.packing.packing import PACKING, Packing
+from .ir.words import counted, listed
 from .models import emitted_onnx
 from .pairs import stamp
 from .passes.plan.plan import Plan
@@ -52,7 +55,7 @@ class Result:
         in the order in which they stand now (``reorder``), so that each is the source's at these indices; -1 for
         zeros that the source does not have (``split``).
     packing, forms
-        How weights may be held in the ONNX model, and how many took which form.
+        How weights may be held in files, None for dense ones; how many took which form in the ONNX model.
     values
         The passes that gave weights other numbers.
     plan
@@ -80,6 +83,7 @@ class Result:
             from .ir.emit.fx import emit
 
             self._module = emit(self.graph)
+            self._module.meta[PACKING] = self.packing
         return self._module
 
     @property
@@ -123,6 +127,7 @@ class Result:
         if self._module is None or self.graph is None:
             return self
         graph, state, changed = self.graph.copy(), self._module.state_dict(), False
+        lost: list[str] = []
         for value, constant in graph.constants.items():
             if constant.name not in state or arrays.is_meta(constant.data):
                 continue
@@ -130,9 +135,30 @@ class Result:
             if not bool((held == constant.data).all()):
                 graph.constants[value] = replace(constant, data=held.clone())
                 changed = True
+                lost += [constant.name] if self._loses_form(constant.data, held) else []
         if not changed:
             return self
+        if lost:
+            self._say(
+                f"{counted(len(lost), 'weight')} changed since the compile, of which the packed form no longer holds, "
+                f"and which files hold dense: {listed(lost)}"
+            )
         return replace(self, graph=graph, deployed=None, emitted=None)
+
+    def _loses_form(self, before: torch.Tensor, now: torch.Tensor) -> bool:
+        """Whether a tensor had a packed form ``before`` and has none ``now``."""
+        if self.packing is None:
+            return False
+        from .ir.serial_weights import smallest
+
+        return smallest(before, self.packing) is not None and smallest(now, self.packing) is None
+
+    def _say(self, note: str) -> None:
+        """A note in the report, and a warning: what it is about comes after the compile."""
+        notes = self.report.setdefault("notes", [])
+        if note not in notes:
+            notes.append(note)
+            warnings.warn(f"prunec: {note}", stacklevel=4)
 
 
 def save(result: Result, directory: str | Path) -> None:
@@ -162,7 +188,7 @@ def _fill(result: Result, folder: Path) -> None:
     if result.graph is not None and result.graph.dialect == "fx":
         from .ir.serial import save_graph
 
-        save_graph(result.graph, folder)
+        save_graph(result.graph, folder, result.packing)
     write_whole(folder / "plan.json", _text(result.plan.to_json() if result.plan else None))
     write_whole(folder / "report.json", _text(result.report))
     kept = {n: [None if k is None else k.tolist() for k in axes] for n, axes in result.kept.items()}
@@ -197,6 +223,8 @@ def load(directory: str | Path) -> Result:
     """
     from .ir.emit.onnx_external import Emitted
     from .ir.frontends.onnx_file import read_model
+    from .ir.frontends.onnx_names import opset_of
+    from .ir.frontends.onnx_packed import packing_of
 
     folder = Path(directory)
     _check_is_folder(folder)
@@ -211,14 +239,17 @@ def load(directory: str | Path) -> Result:
         from .ir.serial import load_graph
 
         graph = load_graph(folder)
-    plan = _read(folder / "plan.json")
+    model = read_model(str(folder / "model.onnx"))
+    packing = packing_of(model) if graph is None else graph.source[PACKING]
+    plan, report = _read(folder / "plan.json"), _read(folder / "report.json")
     kept = {
         n: tuple(None if k is None else np.asarray(k, np.int64) for k in axes)
         for n, axes in _read(folder / "kept.json").items()
     }
     return Result(
-        graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=_read(folder / "report.json"),
-        emitted=Emitted(read_model(str(folder / "model.onnx"))),
+        graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=report, opset=opset_of(model),
+        packing=packing, values=tuple(report.get("values") or ()), forms=(report.get("packed") or {}).get("forms", {}),
+        emitted=Emitted(model),
     )  # fmt: skip
 
 

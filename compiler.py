@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .artifact import Result
+from .ir import arrays
 from .ir.errors import ModelError, PrunecError, VerificationError
 from .ir.graph import Graph
+from .ir.packing.packing import PACKING
 from .models import emitted_onnx, feeds
 from .passes import verify as verification
 from .passes.base import Progress, State
 from .passes.groups import Groups, groups_of
+from .passes.pack.folded import grown
 from .passes.runner import Runner
 from .passes.target import Target
 from .passes.values import kept
 from .proofs import TIED, onnx_difference, source_difference
 from .recipe import Recipe
-from .report import Sizes, build_report
+from .report import Sizes, TorchFiles, build_report
 
 if TYPE_CHECKING:
     from .ir.emit.onnx_external import Emitted
@@ -69,6 +72,8 @@ class Compiler:
         found, plan = kept(state, groups), state.facts.get("plan")
         result = Result(found, plan, {}, state.graph, state.deployed, self.opset)
         result.packing, result.values = state.facts.get("packing"), tuple(state.values)
+        if result.packing is not None and state.inference is not None:
+            state.notes += grown(state.graph, state.inference, result.packing)
         verified: dict[str, Any] | None = state.facts.get("verified")
         has_onnx = verified is None or self._has_onnx(result, state)
         if verified is not None and has_onnx:
@@ -76,7 +81,8 @@ class Compiler:
         state.notes += [*_fixed_sizes(self.dense), *self._other_runtime()]
         latency = self._latency(result, state) if self.measure and has_onnx else None
         moved = self._moved(result.emit()) if latency is not None else None
-        sizes = Sizes(result.emit() if result.emitted is not None else None, self._dense_onnx, result.forms)
+        compact = result.emit() if result.emitted is not None else None
+        sizes = Sizes(compact, self._dense_onnx, result.forms, self._torch_files(result))
         result.report = build_report(groups, held, state, runner.steps, verified, latency, sizes, moved)
         return result
 
@@ -103,6 +109,8 @@ class Compiler:
     def _run(self, recipe: Recipe, *, verify: bool) -> tuple[State, Runner]:
         context = {"loss": self.loss, "samples": self.samples, "targets": self.targets}
         state = State(self.dense, self.dense, self.target, self.seed, context=context, tell=self.tell)
+        if (packing := self.dense.source.get(PACKING)) is not None:
+            state.facts["packing"] = packing  # what was packed stays so
         known = {"canonical"}
         if self._groups is not None:
             state.facts["groups"] = self._groups
@@ -114,6 +122,18 @@ class Compiler:
         if found is not None and found.analysis.graph is self.dense:
             self._groups = found  # no pass gave weights other numbers
         return state, runner
+
+    def _torch_files(self, result: Result) -> TorchFiles | None:
+        """The torch weights of both networks on disk; None where nothing is packed, or there are none."""
+        graph = result.graph
+        if result.packing is None or graph is None or graph.dialect != "fx":
+            return None
+        if any(arrays.is_meta(c.data) for c in graph.constants.values()):
+            return None
+        from .ir.serial import weights_file
+
+        with self._timed("pack", "pack"):
+            return TorchFiles(weights_file(graph, result.packing), weights_file(self.dense), zipped=self.measure)
 
     def _has_onnx(self, result: Result, state: State) -> bool:
         """Whether the network has an ONNX form; a note where a torch module has none."""

@@ -245,9 +245,18 @@ def _weights_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"palette  {palette['bits']:g} bits an element, relative error of a weight up to {worst:.2g}"
     if packed := report.get("packed"):
         forms = ", ".join(f"{name} {n}" for name, n in packed["forms"].items() if n)
-        gzip = packed["gzip_bytes"]
-        small = f"; gzip {' -> '.join(quantity('size_bytes', gzip[k]) for k in ('dense', 'compact'))}" if gzip else ""
-        yield f"packed   {forms or 'nothing'}{small}"
+        yield f"packed   {forms or 'nothing'}{_zipped(packed)}"
+        if torch := packed["torch"]:
+            yield f"         torch weights: {_arrow(torch['size_bytes'])}{_zipped(torch)}"
+
+
+def _zipped(files: Mapping[str, Any]) -> str:
+    return f"; gzip {_arrow(files['gzip_bytes'])}" if files["gzip_bytes"] else ""
+
+
+def _arrow(sizes: Mapping[str, float]) -> str:
+    """``46.7 MB -> 12 MB``"""
+    return " -> ".join(quantity("size_bytes", sizes[k]) for k in ("dense", "compact"))
 
 
 def _moves_text(name: str, found: Mapping[str, Any]) -> str:

@@ -21,7 +21,9 @@ from .ir import arrays
 from .ir.codes import codes
 from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
+from .ir.packing.packing import PACKING
 from .ir.words import did_you_mean
+from .packed_weights import packing_of
 
 if TYPE_CHECKING:
     import onnx
@@ -119,7 +121,9 @@ def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
         args, kwargs = (tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)), {}
     with contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph of an export that failed
         program = export(model, args, kwargs)
-    return _read_program(program)
+    graph, found = _read_program(program)
+    graph.source[PACKING] = packing_of(model)
+    return graph, found
 
 
 def _check_names(module: Any, given: Mapping[str, Any]) -> None:

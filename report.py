@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from .version import versions
 
 if TYPE_CHECKING:
     from .ir.emit.onnx_external import Emitted
+    from .ir.serial_weights import Written
     from .runtime.copies import Moved
 
 
@@ -30,12 +31,34 @@ _MOVERS = ("Concat", "Gather", "Slice", "Split", "Transpose", "GatherElements")
 
 
 @dataclass(frozen=True)
+class TorchFiles:
+    """The weights of torch modules on disk; ``zipped``: whether gzip is to see them."""
+
+    compact: Written
+    dense: Written
+    zipped: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Forms and bytes, as the report holds them."""
+        zipped = [_gzip_bytes([file.data]) for file in (self.dense, self.compact)] if self.zipped else None
+        return {
+            "forms": self.compact.forms,
+            "size_bytes": pair(len(self.dense.data), len(self.compact.data)),
+            "gzip_bytes": None if zipped is None else pair(*zipped),
+        }
+
+
+@dataclass(frozen=True)
 class Sizes:
-    """The emitted models, None where they were not emitted; how many tensors of the compact one are in which form."""
+    """The emitted models, None where they were not emitted; how many tensors of the compact one are in which form.
+
+    ``torch`` are the files of the torch weights, None where there are none or nothing is packed.
+    """
 
     compact: Emitted | None
     dense: Emitted | None
     forms: Mapping[str, int] = field(default_factory=dict)
+    torch: TorchFiles | None = None
 
 
 def build_report(
@@ -108,17 +131,19 @@ def file_bytes(sizes: Sizes, dense: float, compact: float) -> dict[str, float]:
     return pair(dense, compact)
 
 
-def _packed(sizes: Sizes) -> dict[str, Any] | None:
-    """In which forms the tensors of the file are, and what is left of both files once gzip has seen them."""
-    if sizes.compact is None:
-        return None
-    dense, compact = (None if m is None else _gzip_bytes(m) for m in (sizes.dense, sizes.compact))
-    return {"forms": dict(sizes.forms), "gzip_bytes": None if dense is None else pair(dense, compact or 0)}
+def _packed(sizes: Sizes) -> dict[str, Any]:
+    """In which forms the tensors of the files are, and what is left of both networks' once gzip has seen them."""
+    both = None if sizes.dense is None or sizes.compact is None else (sizes.dense, sizes.compact)
+    return {
+        "forms": dict(sizes.forms),
+        "gzip_bytes": None if both is None else pair(*(_gzip_bytes(m.serialised()) for m in both)),
+        "torch": None if sizes.torch is None else sizes.torch.as_dict(),
+    }
 
 
-def _gzip_bytes(model: Emitted) -> int:
+def _gzip_bytes(pieces: Iterable[bytes | memoryview]) -> int:
     stream = zlib.compressobj(wbits=31)
-    return sum(len(stream.compress(piece)) for piece in model.serialised()) + len(stream.flush())
+    return sum(len(stream.compress(piece)) for piece in pieces) + len(stream.flush())
 
 
 def copies(sizes: Sizes, moved: Moved | None) -> int | None:

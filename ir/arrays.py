@@ -91,6 +91,30 @@ def contiguous(data: Any) -> Any:
     return data.contiguous() if is_torch(data) else np.ascontiguousarray(data)
 
 
+def native(data: Any) -> NDArray[Any]:
+    """The data as a numpy array of its own dtype, torch's bfloat16 too."""
+    require_values(data)
+    if not is_torch(data):
+        return np.asarray(data)
+    held = data.detach().cpu()
+    if str(held.dtype) != "torch.bfloat16":
+        return np.asarray(held.numpy())
+    import ml_dtypes
+    import torch
+
+    return np.asarray(held.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+
+
+def as_torch(array: NDArray[Any]) -> Any:
+    """A torch tensor of the array's dtype."""
+    import torch
+
+    array = np.asarray(array, order="C")
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
 def flat(results: list[Any]) -> list[NDArray[Any]]:
     """The arrays among ``results``, sequences of arrays taken apart, what is absent left out."""
     apart = (r if isinstance(r, list) else [r] for r in results)
@@ -105,9 +129,7 @@ def like(array: NDArray[Any], data: Any) -> Any:
 
 
 def _torch_like(array: NDArray[Any], data: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device=data.device, dtype=data.dtype)
+    return as_torch(array).to(device=data.device, dtype=data.dtype)
 
 
 def _index(indices: NDArray[np.int64], data: Any) -> Any:

@@ -1,4 +1,5 @@
-"""A torch graph on disk: ``graph.json`` and ``weights.safetensors``.  Data only: nothing is pickled or evaluated.
+"""A torch graph on disk: ``graph.json``, ``weights.safetensors`` (``serial_weights.py``) and ``example.safetensors``,
+the example inputs.  Data only: nothing is pickled or evaluated.
 
 Values are written by name, operators by their kind, torch's own enums (dtypes, layouts) by theirs.  Reading checks
 every name before it is used, because a file may come from anywhere.
@@ -8,21 +9,23 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch.utils import _pytree as pytree
 
 from . import arrays
 from .emit.fx import resolve
 from .errors import ModelError
 from .graph import Constant, Graph, Node, Value
+from .packing.packing import PACKING, Packing
+from .serial_weights import Written, read, written
 
-VERSION = 1
+VERSION = 2
 _ENUMS: dict[str, type] = {
     "dtype": torch.dtype,
     "layout": torch.layout,
@@ -30,18 +33,22 @@ _ENUMS: dict[str, type] = {
 }
 
 
-def save_graph(graph: Graph, folder: Path) -> None:
-    """Write ``graph`` into ``folder``.
+def weights_file(graph: Graph, packing: Packing | None = None) -> Written:
+    """The file of the graph's constants, packed where there is a ``packing``; raises :class:`ModelError` on meta."""
+    return written({name: c.data for c in graph.constants.values() for name in c.names}, packing)
+
+
+def save_graph(graph: Graph, folder: Path, packing: Packing | None = None) -> None:
+    """Write ``graph`` into ``folder``, its constants packed where there is a ``packing``.
 
     Raises
     ------
     ModelError
         The graph holds something that has no form as data (a subgraph, an output class unknown to torch).
     """
-    tensors: dict[str, torch.Tensor] = {}
+    examples: dict[str, torch.Tensor] = {}
     constants = []
     for value, constant in graph.constants.items():
-        tensors[constant.name] = constant.data.detach().contiguous().clone()
         held = {"value": value.name, "names": constant.names, "role": constant.role}
         last = arrays.is_channels_last(constant.data)
         constants.append({**held, "persistent": constant.persistent, "channels_last": last})
@@ -52,7 +59,7 @@ def save_graph(graph: Graph, folder: Path) -> None:
         raise ModelError(
             f"saving: the model returns a class that cannot be written: {error}", hint="return tuples or dicts"
         ) from None
-    written = {
+    text = {
         "version": VERSION,
         "values": {v.name: _value(v) for v in graph.values()},
         "inputs": [v.name for v in graph.inputs],
@@ -62,11 +69,11 @@ def save_graph(graph: Graph, folder: Path) -> None:
         **specs,
         "returned": _encode(source["outputs"]),
         "forward": list(source["forward"]),
-        "example": _encode_example(source["example"], tensors),
+        "example": _encode_example(source["example"], examples),
     }
-    save_file(tensors, folder / "weights.safetensors")
-    (folder / "graph.json").write_text(json.dumps(written) + "\n")
-    shutil.copymode(folder / "graph.json", folder / "weights.safetensors")  # which is written for its owner alone
+    (folder / "weights.safetensors").write_bytes(weights_file(graph, packing).data)
+    (folder / "example.safetensors").write_bytes(save(examples))
+    (folder / "graph.json").write_text(json.dumps(text) + "\n")
 
 
 def _value(value: Value) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def _encode_example(example: Any, tensors: dict[str, torch.Tensor]) -> list[Any]
     leaves: list[Any] = []
     for k, leaf in enumerate(pytree.tree_leaves(example)):
         if isinstance(leaf, torch.Tensor):
-            tensors[f"_example.{k}"] = leaf.detach().contiguous().clone()
+            tensors[str(k)] = leaf.detach().contiguous().clone()
             leaves.append({"$example": k})
         else:
             leaves.append(_encode(leaf))
@@ -118,34 +125,50 @@ def _encode_example(example: Any, tensors: dict[str, torch.Tensor]) -> list[Any]
 
 
 def load_graph(folder: Path) -> Graph:
-    """The graph that :func:`save_graph` wrote; raises :class:`ModelError` for a file that is not one."""
+    """The graph that :func:`save_graph` wrote; raises :class:`ModelError` for a file that is not one.
+
+    Its ``source`` says how its constants were packed.
+    """
     try:
-        data = json.loads((folder / "graph.json").read_text())
-        tensors = load_file(folder / "weights.safetensors")
-        return _Reader(data, tensors).graph()
+        reader = _Reader(json.loads((folder / "graph.json").read_text()))
+        found = read(folder / "weights.safetensors")
+        reader.tensors, reader.examples = found.tensors, load((folder / "example.safetensors").read_bytes())
+        graph = reader.graph()
+        graph.source[PACKING] = found.packing()
+        return graph
     except ModelError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
         raise ModelError(
-            f"loading {folder}: graph.json or weights.safetensors is damaged ({error})", hint="save the artifact again"
+            f"loading {folder}: a file of the torch module is damaged ({error})", hint="save the artifact again"
         ) from error
 
 
 class _Reader:
-    def __init__(self, data: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors: dict[str, torch.Tensor]
+    examples: dict[str, torch.Tensor]
+
+    def __init__(self, data: dict[str, Any]) -> None:
         if data["version"] != VERSION:
             raise ModelError(
                 f"loading: graph.json has version {data['version']}, this prunec reads version {VERSION}",
                 hint="save the artifact again with this version of prunec",
             )
-        self.data, self.tensors = data, tensors
+        self.data = data
         self.values = {
             n: Value(_plain(n), None if v["shape"] is None else tuple(v["shape"]), v["dtype"], frozenset(v["dynamic"]))
             for n, v in data["values"].items()
         }
 
     def _data(self, constant: dict[str, Any]) -> torch.Tensor:
-        found = self.tensors[constant["names"][0]]
+        name, value = constant["names"][0], self.values[constant["value"]]
+        found = self.tensors[name]
+        if value.shape is not None and tuple(found.shape) != value.shape:
+            raise ModelError(
+                f"loading: {name!r} has shape {list(found.shape)} in weights.safetensors and {list(value.shape)} in "
+                "graph.json",
+                hint="save the artifact again",
+            )
         return arrays.channels_last(found) if constant.get("channels_last") else found
 
     def graph(self) -> Graph:
@@ -184,7 +207,7 @@ class _Reader:
             "$tuple": lambda b: tuple(self.decode(x) for x in b),
             "$float": float,
             "$device": torch.device,
-            "$example": lambda b: self.tensors[f"_example.{int(b)}"],
+            "$example": lambda b: self.examples[str(int(b))],
         }
         name = tag.removeprefix("$")
         if name in _ENUMS:

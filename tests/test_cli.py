@@ -372,6 +372,16 @@ def test_the_report_is_shown_whole_where_there_is_no_terminal(capsys: pytest.Cap
     assert "a note with [brackets] " + "x" * 150 in shown
 
 
+def test_the_report_shows_how_weights_are_packed(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"dense": 46_800_000, "compact": 5_900_000, "ratio": 0.126}
+    torch = {"forms": {"palette": 21}, "size_bytes": sizes, "gzip_bytes": sizes}
+    shown = shown_report({"packed": {"forms": {"palette": 21}, "gzip_bytes": sizes, "torch": torch}}, capsys)
+    assert "packed   palette 21; gzip 46.80 MB -> 5.90 MB" in shown
+    assert "torch weights: 46.80 MB -> 5.90 MB; gzip 46.80 MB -> 5.90 MB" in shown
+    alone = {"packed": {"forms": {"palette": 21}, "gzip_bytes": None, "torch": None}}
+    assert "torch" not in shown_report(alone, capsys)
+
+
 def test_the_report_shows_which_groups_were_cut_and_how_sensitive_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     def group(kept: int, lost: float, sensitivity: float | None) -> dict[str, Any]:
         return {"units": 64, "kept": kept, "density": 0.25, "flow_lost": lost, "sensitivity": sensitivity}

@@ -26,6 +26,7 @@ from ..emit.onnx_run import endless
 from ..errors import Declined, ModelError, first_line
 from ..graph import Constant, Graph, Node, Shape, Value, values_in
 from ..opset import OPAQUE
+from ..packing.packing import PACKING
 from .onnx_facts import Facts, Unfit, measure
 from .onnx_file import (
     Tensors,
@@ -95,7 +96,8 @@ class _Reader:
     def __init__(self, model: ModelProto, path: Path | None, given: dict[str, Array]) -> None:
         self.stored: Tensors = {}
         self.path = path
-        self.model = upgraded(inlined(unpacked(model)))
+        dense, self.packing = unpacked(model)
+        self.model = upgraded(inlined(dense))
         self.slim = slimmed(self.model, self.stored)
         self.opset = opset_of(self.model)
         ordered = in_order(self.slim.graph, self.stored, str(path or "the model"))
@@ -502,6 +504,7 @@ class _Reader:
             "declared_outputs": [_with_sizes(v, fixed) for v in graph.output],
             "fixed_sizes": fixed,
             "batch": frozenset(self.axes.batch),
+            PACKING: self.packing,
         }
 
 

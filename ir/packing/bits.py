@@ -15,10 +15,15 @@ def width_of(values: int) -> int:
     return next(w for w in WIDTHS if values <= 1 << w)
 
 
+def bytes_of(width: int, count: int) -> int:
+    """How many bytes hold ``count`` codes."""
+    return -(-count * width // 8)
+
+
 def packed(codes: NDArray[np.integer], width: int) -> NDArray[np.uint8]:
     """The bytes of ``codes``, flat; zeros fill the last byte."""
     each = 8 // width
-    flat = np.zeros(-(-codes.size // each) * each, np.uint8)
+    flat = np.zeros(bytes_of(width, codes.size) * each, np.uint8)
     flat[: codes.size] = codes.ravel()
     shifts = np.arange(each, dtype=np.uint8) * width
     found: NDArray[np.uint8] = np.bitwise_or.reduce(flat.reshape(-1, each) << shifts, axis=1)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from .. import arrays
 from ..errors import UsageError
 from . import bits
-from .form import Array, Form, Writer
-from .palette import held, values_of
+from .form import Array, Contradiction, Form, Held, Writer
+from .palette import Around, values_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse(Form):
+class Sparse(Around):
     """``values`` (o / v, *, i / m, v, n), and ``places``: where in its block each stands, once for ``v`` rows."""
 
     shape: tuple[int, ...]
@@ -91,17 +92,31 @@ class Sparse(Form):
             tensor.shape, pattern, bits.packed(places.astype(np.uint8), bits.width_of(pattern.m)), values_of(values)
         )
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        found: np.dtype[Any] = self.values.dtype
-        return found
-
     def arrays(self) -> Mapping[str, Array]:
-        return {"places": self.places, **held(self.values)}
+        return {"places": self.places, **super().arrays()}
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "pattern": [self.pattern.n, self.pattern.m, self.pattern.v]}
+
+    @classmethod
+    def restored(cls, held: Held) -> Sparse:
+        shape, numbers = held.numbers("shape"), held.numbers("pattern")
+        if len(numbers) != 3 or not (0 < numbers[0] < numbers[1] <= 256 and numbers[2]):
+            raise Contradiction(f"{list(numbers)} is no pattern n:m of v rows")
+        pattern = Pattern(*numbers)
+        if not pattern.fits(shape):
+            raise Contradiction(f"the pattern {pattern} does not divide {list(shape)}")
+        outer = (shape[0] // pattern.v, *shape[2:], shape[1] // pattern.m)
+        width, count = bits.width_of(pattern.m), math.prod(outer) * pattern.n
+        places = held.bytes("places", bits.bytes_of(width, count))
+        each = bits.unpacked(places, width, count).reshape(-1, pattern.n).astype(np.int64)
+        if (each >= pattern.m).any() or (np.diff(each) <= 0).any():
+            raise Contradiction(f"places in a block of {pattern.m} that it does not have, or that do not ascend")
+        return cls(shape, pattern, places, cls.values_held(held, (*outer, pattern.v, pattern.n)))
 
     def dense(self) -> Array:
         *outer, v, n = self.values.shape
-        width, count = bits.width_of(self.pattern.m), int(np.prod(outer)) * n
+        width, count = bits.width_of(self.pattern.m), math.prod(outer) * n
         places = bits.unpacked(self.places, width, count).reshape(*outer, 1, n).astype(np.int64)
         blocks = np.zeros((*outer, v, self.pattern.m), self.dtype)
         np.put_along_axis(blocks, np.broadcast_to(places, self.values.shape), self.values.dense(), axis=-1)
@@ -110,7 +125,7 @@ class Sparse(Form):
 
     def write(self, out: Writer) -> str:
         *outer, v, n = self.values.shape
-        flat = bits.write(out, "places", self.places, bits.width_of(self.pattern.m), int(np.prod(outer)) * n)
+        flat = bits.write(out, "places", self.places, bits.width_of(self.pattern.m), math.prod(outer) * n)
         once = out.node("Reshape", [flat, out.constant("once", np.array([*outer, 1, n]))])
         places = out.node("Expand", [once, out.constant("each", np.array(self.values.shape))])
         empty = out.node(

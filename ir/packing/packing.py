@@ -1,13 +1,17 @@
-"""Which packed form a tensor takes: the smallest of those that give it back exactly."""
+"""Which packed form a tensor takes: the smallest of those that give it back exactly.
+
+All numbers come back as they were; zeros lose their sign (-0.0, which training with a mask leaves, is a zero).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from .bitmask import Bitmask
+from .description import Packed
 from .form import Array, Form
 from .nm import Pattern, Sparse
 from .palette import Palette
@@ -18,8 +22,11 @@ SMALL_BYTES = 4096
 _NODES_BYTES = 1536
 """About what the nodes of a form take in a file."""
 
-_DTYPES = {np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64)}
+_DTYPES = {"float32", "float16", "float64", "bfloat16"}
 _FEW_ZEROS = 0.05
+
+PACKING = "prunec.packing"
+"""Where a graph's ``source``, and the ``meta`` of a torch module, hold how their weights may be packed."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +39,29 @@ class Packing:
     patterns: tuple[Pattern, ...] = ()
     known: tuple[Form, ...] = ()
 
-    def smallest(self, tensor: Array) -> tuple[Form, bool] | None:
-        """The smallest form that gives ``tensor`` back, and whether it is that of the transposed one; None for none."""
-        if tensor.nbytes < SMALL_BYTES or tensor.dtype not in _DTYPES:
+    def with_others(self, other: Packing) -> Packing:
+        """What is known to either."""
+        return Packing(tuple(dict.fromkeys((*self.patterns, *other.patterns))), (*self.known, *other.known))
+
+    @classmethod
+    def of(cls, forms: Iterable[Form]) -> Packing:
+        """What tensors in these ``forms`` tell of how they may be packed again."""
+        found = list(forms)
+        patterns = dict.fromkeys(f.pattern for f in found if isinstance(f, Sparse))
+        return cls(tuple(patterns), tuple(f for f in found if isinstance(f, Palette) and not f.is_found))
+
+    def smallest(self, tensor: Array) -> Packed | None:
+        """The smallest form that gives ``tensor``, or the transposed one, back; None where it stays as it is."""
+        if tensor.nbytes < SMALL_BYTES or tensor.dtype.name not in _DTYPES:
             return None
-        tries = [(form, False) for form in self._forms(tensor)]
+        tries = [Packed(form) for form in self._forms(tensor)]
         if tensor.ndim == 2:
-            tries += [(form, True) for form in self._forms(np.ascontiguousarray(tensor.T))]
-        for form, transposed in sorted(tries, key=lambda found: found[0].size_bytes):
-            if form.size_bytes + _NODES_BYTES >= tensor.nbytes:
+            tries += [Packed(form, transposed=True) for form in self._forms(np.ascontiguousarray(tensor.T))]
+        for found in sorted(tries, key=lambda found: found.form.size_bytes):
+            if found.form.size_bytes + _NODES_BYTES >= tensor.nbytes:
                 return None
-            if np.array_equal(form.dense().T if transposed else form.dense(), tensor):
-                return form, transposed
+            if np.array_equal(found.dense(), tensor):
+                return found
         return None
 
     def _forms(self, tensor: Array) -> Iterator[Form]:

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bits
-from .form import Array, Form, Plain, Writer
+from .form import Array, Contradiction, Form, Held, Plain, Writer
+
+WIDEST = 256
+"""The most elements of a vector: a few bytes of indices shall not become a tensor that fills the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,15 @@ class Palette(Form):
         if some.size > 256:
             return None
         table, chosen = np.unique(tensor.ravel(), return_inverse=True)
-        return None if table.size > 256 else cls.of(tensor.shape, chosen.reshape(1, -1), table.reshape(1, -1, 1), None)
+        if table.size > 256:
+            return None
+        unsigned = np.where(table == 0, np.zeros(1, table.dtype), table)
+        return cls.of(tensor.shape, chosen.reshape(1, -1), unsigned.reshape(1, -1, 1), None)
+
+    @property
+    def is_found(self) -> bool:
+        """Whether :meth:`found` finds it in the numbers."""
+        return len(self.table) == 1 and self.table.shape[2] == 1 and self.scale is None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -50,6 +61,44 @@ class Palette(Form):
     def arrays(self) -> Mapping[str, Array]:
         scale = {} if self.scale is None else {"scale": self.scale}
         return {"codes": self.codes, "table": self.table, **scale}
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "groups": [len(self.table)], "scaled": self.scale is not None}
+
+    @classmethod
+    def restored(cls, held: Held) -> Palette:
+        shape = held.numbers("shape")
+        table = cls._table(held)
+        g, k, d = table.shape
+        if math.prod(shape) % (g * d):
+            raise Contradiction(f"a table of shape {[g, k, d]} cannot make a tensor of shape {list(shape)}")
+        width, count = bits.width_of(k), math.prod(shape) // d
+        codes = held.bytes("codes", bits.bytes_of(width, count))
+        if count and (last := int(bits.unpacked(codes, width, count).max())) >= k:
+            raise Contradiction(f"index {last} of a table of {k}")
+        return cls(shape, codes, table, cls._scale(held, shape, table.dtype))
+
+    @staticmethod
+    def _table(held: Held) -> Array:
+        """The table (g, k, d); ONNX files hold it as (g k, d)."""
+        groups, found = held.numbers("groups"), held.floats("table")
+        entries, d = math.prod(found.shape[:-1]), found.shape[-1] if found.ndim > 1 else 0
+        if len(groups) != 1 or not groups[0] or not 0 < d <= WIDEST or entries % groups[0]:
+            raise Contradiction(f"a table of shape {list(found.shape)} is none for {list(groups)} runs of rows")
+        if not 0 < entries // groups[0] <= 256 or (found.ndim > 2 and found.shape[:1] != groups):
+            raise Contradiction(f"a table of shape {list(found.shape)} is none for {groups[0]} runs of rows")
+        return found.reshape(groups[0], -1, d)
+
+    @staticmethod
+    def _scale(held: Held, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+        if type(scaled := held.facts.get("scaled")) is not bool:
+            raise Contradiction("it is not said whether rows are scaled")
+        if not scaled:
+            return None
+        scale = held.floats("scale", (*shape[:1], *[1] * (len(shape) - 1)))
+        if scale.dtype != _exact(dtype):
+            raise Contradiction(f"'scale' is of {scale.dtype.name}, not of {_exact(dtype).name}")
+        return scale
 
     @property
     def _count(self) -> int:
@@ -87,6 +136,31 @@ def values_of(data: Array) -> Form:
     return palette if palette is not None and palette.size_bytes < data.nbytes else Plain(data)
 
 
-def held(form: Form) -> Mapping[str, Array]:
-    """The arrays of values that another form holds."""
-    return {f"values.{name}": array for name, array in form.arrays().items()}
+class Around(Form):
+    """A form around ``values``, which are numbers in a form of their own."""
+
+    values: Form
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = self.values.dtype
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "values": self.values.facts()}
+
+    def arrays(self) -> Mapping[str, Array]:
+        """Those of the values, behind the name ``values``."""
+        return {f"values.{name}" if name else "values": array for name, array in self.values.arrays().items()}
+
+    @staticmethod
+    def values_held(held: Held, shape: tuple[int, ...]) -> Form:
+        """The values of ``shape`` of which a file holds this."""
+        inner = held.inside("values")
+        kinds: dict[str, type[Form]] = {kind.name: kind for kind in (Plain, Palette)}
+        if (name := str(inner.facts.get("form"))) not in kinds:
+            raise Contradiction(f"values are in the form {name[:80]!r}")
+        values = kinds[name].restored(inner)
+        if tuple(values.shape) != shape:
+            raise Contradiction(f"there are values of shape {list(values.shape)}, where {list(shape)} are needed")
+        return values

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.vq import kmeans2, vq
 
 _ROUNDS = 50
 
@@ -14,27 +14,63 @@ _ROUNDS = 50
 def kmeans(vectors: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """At most ``k`` centres (k, d) of ``vectors`` (n, d), and which of them each vector is nearest to.
 
-    Vectors of zeros have a centre of their own, and up to ``k`` different vectors are centres themselves.
+    Zeros stay zeros: vectors share a centre only where the same of their elements are zero, unless that is so in more
+    ways than ``k``; then only vectors of zeros stay.  Up to ``k`` different vectors are centres themselves.
     """
-    some = np.unique(vectors[: 64 * k], axis=0)
-    if len(some) <= k:
-        different, chosen = np.unique(vectors, axis=0, return_inverse=True)
-        if len(different) <= k:
-            return different, chosen.ravel()
-    zero = ~vectors.any(1)
-    if not zero.any():
-        return _clustered(vectors, k, seed)
-    centres, found = _clustered(vectors[~zero], k - 1, seed)
+    if (found := _different(vectors, k)) is not None:
+        return found
+    ways, which = _ways(vectors != 0)
+    if len(ways) > k:
+        ways, which = _ways(np.broadcast_to(vectors.any(1, keepdims=True), vectors.shape))
+    centres: list[NDArray[Any]] = []
     chosen = np.zeros(len(vectors), np.int64)
-    chosen[~zero] = found + 1
-    return np.concatenate([np.zeros((1, vectors.shape[1]), centres.dtype), centres]), chosen
+    for way, (there, some) in enumerate(zip(ways, _shares(ways, which, k), strict=True)):
+        mine = which == way
+        short, nearest = _of_one_way(vectors[mine][:, there], some, seed)
+        chosen[mine] = nearest + sum(map(len, centres))
+        centres.append(np.zeros((len(short), vectors.shape[1]), short.dtype))
+        centres[-1][:, there] = short
+    return np.concatenate(centres), chosen
+
+
+def _ways(there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """In which ways rows are ``there`` (n, d), and which of them each row is."""
+    ways, which = np.unique(there, axis=0, return_inverse=True)
+    return ways, which.ravel()
+
+
+def _different(vectors: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """The different ones of ``vectors``, and which each is; None where there are more than ``k``."""
+    some = np.unique(vectors[: 64 * k], axis=0)
+    if len(some) > k:
+        return None
+    different, chosen = np.unique(vectors, axis=0, return_inverse=True)
+    return None if len(different) > k else (different, chosen.ravel())
+
+
+def _shares(ways: NDArray[np.bool_], which: NDArray[np.int64], k: int) -> list[int]:
+    """How many of ``k`` centres go to the vectors that are zero in each of ``ways``: by how many numbers they hold."""
+    numbers = np.bincount(which, minlength=len(ways)) * ways.sum(1)
+    shares = np.ones(len(ways), np.int64)
+    for _ in range(k - len(ways)):
+        shares[np.argmax(numbers / shares)] += 1
+    return shares.tolist()
+
+
+def _of_one_way(vectors: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The centres of vectors that have no zeros; a single one, of nothing, where there is nothing else to them."""
+    if vectors.shape[1] == 0:
+        return np.zeros((1, 0)), np.zeros(len(vectors), np.int64)
+    found = _different(vectors, k)
+    return _clustered(vectors, k, seed) if found is None else found
 
 
 def _clustered(vectors: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if vectors.shape[1] == 1:
         return _of_numbers(vectors[:, 0].astype(np.float64), k)
     wide = vectors.astype(np.float64)
-    centres, chosen = kmeans2(wide, k, iter=_ROUNDS, minit="++", rng=np.random.default_rng(seed), missing="warn")
+    centres, _ = kmeans2(wide, k, iter=_ROUNDS, minit="++", rng=np.random.default_rng(seed), missing="warn")
+    chosen, _ = vq(wide, centres)
     return centres, np.asarray(chosen, np.int64)
 
 

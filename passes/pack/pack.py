@@ -32,26 +32,29 @@ class Pack(Pass):
     requires_choice: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if (self.n, self.m) != (None, None):
-            Pattern.of(self.n, self.m, self.v, "pack")
+        self._pattern()
+
+    def _pattern(self) -> Pattern | None:
+        """The pattern of the options, checked; None for none."""
+        return None if (self.n, self.m) == (None, None) else Pattern.of(self.n, self.m, self.v, self.name)
 
     def run(self, state: State) -> Packing:
         known: Packing = state.facts.get("packing", Packing())
         patterns = tuple(state.facts.get("patterns", ()))
-        if self.n is not None:
-            patterns = (*patterns, Pattern.of(self.n, self.m, self.v, "pack"))
-            self._check(state)
-        return Packing(tuple(dict.fromkeys((*known.patterns, *patterns))), known.known)
+        if (own := self._pattern()) is not None:
+            patterns = (*patterns, own)
+            _check(own, state)
+        return known.with_others(Packing(patterns))
 
-    def _check(self, state: State) -> None:
-        """Say in which weights the pattern does not hold; raise where there is none in which it does."""
-        pattern = Pattern.of(self.n, self.m, self.v, "pack")
-        found = weights(analyse(state.graph))
-        without = [w.name for w in found if not pattern.holds(w.rows_first(w.data))]
-        if len(without) == len(found):
-            raise UsageError(
-                f"pack: the pattern {pattern} holds in no weight",
-                hint=f"mask{{n={self.n},m={self.m},v={self.v}}} before it",
-            )
-        if without:
-            state.notes.append(f"pack: {pattern} does not hold in {counted(len(without), 'weight')}: {listed(without)}")
+
+def _check(pattern: Pattern, state: State) -> None:
+    """Say in which weights the pattern does not hold; raise where there is none in which it does."""
+    found = weights(analyse(state.graph))
+    without = [w.name for w in found if not pattern.holds(w.rows_first(w.data))]
+    if len(without) == len(found):
+        raise UsageError(
+            f"pack: the pattern {pattern} holds in no weight",
+            hint=f"mask{{n={pattern.n},m={pattern.m},v={pattern.v}}} before it",
+        )
+    if without:
+        state.notes.append(f"pack: {pattern} does not hold in {counted(len(without), 'weight')}: {listed(without)}")

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ir import arrays
 from ...ir.analysis import analyse
 from ...ir.errors import UsageError
 from ...ir.graph import Graph, Value
 from ...ir.packing.packing import Packing
-from ...ir.packing.palette import Palette
+from ...ir.packing.palette import WIDEST, Palette
 from ...ir.words import counted, listed
 from ..base import Kind, Pass, State, register
 from ..values import revalued
@@ -28,7 +29,8 @@ class Palettise(Pass):
 
     bits: of each index: 1, 2, 3, 4, 6 or 8.
     method: kmeans = the values that make the squared error small; uniform = values at equal distances.
-    dim: how many neighbours in memory share an index, so that an element takes bits / dim.
+    dim: how many neighbours in memory share an index, so that an element takes bits / dim; zeros stay zeros, so that
+    only vectors share one that are zero in the same elements.
     group: how many rows (of the first axis) share a table; 0 = all of a weight.
     scale: divide each row by its largest magnitude first.
     least: weights of fewer elements are left alone.
@@ -58,6 +60,12 @@ class Palettise(Pass):
         for option in ("dim", "least"):
             if getattr(self, option) < 1:
                 raise UsageError(f"palette{{{option}}} cannot be {getattr(self, option)}", hint="1 or more")
+        if self.dim > WIDEST:
+            raise UsageError(f"palette{{dim}} cannot be {self.dim}", hint=f"{WIDEST} is the most")
+        if self.method == "uniform" and self.dim > 1:
+            raise UsageError(
+                "palette{method=uniform} has values at equal distances, and dim takes vectors", hint="method=kmeans"
+            )
         if self.group < 0:
             raise UsageError(f"palette{{group}} cannot be {self.group}", hint="rows that share a table, or 0")
 
@@ -74,10 +82,12 @@ class Palettise(Pass):
             state.notes.append(
                 f"palette: {counted(len(odd), 'weight')} that group and dim do not divide stay: {listed(odd)}"
             )
-        made = {w: self._palette(w, state) for w in large if w.name not in odd}
+        tried = {w: self._palette(w, state) for w in large if w.name not in odd}
+        made = {w: palette for w, palette in tried.items() if palette is not None}
+        self._check_zeros([w.name for w in tried if w not in made], bool(made), state)
         packing: Packing = state.facts.get("packing", Packing())
         state.facts["packing"] = replace(packing, known=(*packing.known, *made.values()))
-        numbers = {w.value: p.dense() for w, p in made.items()}
+        numbers = {w.value: arrays.to_numpy(p.dense()) for w, p in made.items()}
         self._record(state, made, numbers)
         return revalued(state.graph, numbers)
 
@@ -85,27 +95,44 @@ class Palettise(Pass):
         rows = self.group or weight.shape[0]
         return weight.shape[0] % rows == 0 and math.prod(weight.shape) // weight.shape[0] * rows % self.dim == 0
 
-    def _palette(self, weight: Weight, state: State) -> Palette:
+    def _check_zeros(self, left: list[str], others: bool, state: State) -> None:
+        """Say which weights are ``left`` because their zeros cannot stay; raise where there are no ``others``."""
+        if not left:
+            return
+        what = f"{counted(len(left), 'weight')} whose vectors of {self.dim} are zero in more ways than {1 << self.bits}"
+        if not others:
+            raise UsageError(
+                f"palette: {what}: {listed(left)}", hint="more bits, or fewer elements a vector (dim), hold these zeros"
+            )
+        state.notes.append(f"palette: {what} stay as they are: {listed(left)}")
+
+    def _palette(self, weight: Weight, state: State) -> Palette | None:
+        """The palette of a weight; None where its zeros could not stay zeros."""
         state.tell("palette", weight.name)
         tensor = weight.data
         scale = _largest(tensor) if self.scale else None
         even = tensor if scale is None else (tensor / scale).astype(tensor.dtype)
         runs = even.reshape(weight.shape[0] // (self.group or weight.shape[0]), -1, self.dim)
-        k = 1 << self.bits
-        tables, chosen = zip(*(self._table(run, k, state.seed) for run in runs), strict=True)
+        found = [each for run in runs if (each := self._table(run, 1 << self.bits, state.seed)) is not None]
+        if len(found) < len(runs):
+            return None
+        tables, chosen = zip(*found, strict=True)
         widest = max(len(t) for t in tables)
-        table = np.stack([np.pad(t, ((0, widest - len(t)), (0, 0)), "edge") for t in tables]).astype(tensor.dtype)
+        own = arrays.native(weight.constant.data).dtype
+        table = np.stack([np.pad(t, ((0, widest - len(t)), (0, 0)), "edge") for t in tables]).astype(own)
         return Palette.of(weight.shape, np.stack(chosen), table, scale)
 
-    def _table(self, vectors: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """A table (k, d) for ``vectors`` (n, d), and which entry each of them takes; zeros stay zeros."""
-        if self.method == "uniform" and self.dim == 1:
+    def _table(self, vectors: NDArray[Any], k: int, seed: int) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+        """A table (k, d) for ``vectors`` (n, d), and which entry each takes; None where zeros could not stay zeros."""
+        if self.method == "uniform":
             low, high = float(vectors.min()), float(vectors.max())
             table = np.linspace(low, high, k)[:, None]
             if (vectors == 0).any():
                 table[np.abs(table).argmin()] = 0
             return table, np.abs(vectors - table.T).argmin(1) if len(vectors) < 1 << 16 else _nearest(vectors, table)
-        return kmeans(vectors, k, seed)
+        table, chosen = kmeans(vectors, k, seed)
+        moved = (table[chosen][vectors == 0] != 0).any()
+        return None if moved else (table, chosen)
 
     def _record(self, state: State, made: dict[Weight, Palette], numbers: dict[Value, NDArray[Any]]) -> None:
         error = {w.name: _relative_error(w.data, numbers[w.value]) for w in made}
@@ -114,6 +141,7 @@ class Palettise(Pass):
 
 def _relative_error(before: NDArray[Any], after: NDArray[Any]) -> float:
     """How long the difference is, of the length before."""
+    before, after = before.astype(np.float32), after.astype(np.float32)
     length = float(np.linalg.norm(before))
     return float(np.linalg.norm(before - after)) / length if length else 0.0
 

@@ -90,13 +90,17 @@ def test_a_file_is_unpacked_where_it_is_read() -> None:
     tensors, _, packing = subjects(np.float32)
     model = products(tensors, 20)
     small, _ = packed(Emitted(model), packing)
-    back = unpacked(small.proto)
+    back, again = unpacked(small.proto)
+    assert again is not None and set(again.patterns) == {Pattern(2, 4), Pattern(1, 4, 4)}
+    written = [packed(Emitted(m), p)[0].proto.graph.initializer for m, p in ((model, packing), (back, again))]
+    one, other = ({t.name: t.SerializeToString() for t in held} for held in written)
+    assert one == other
     assert [n.op_type for n in back.graph.node] == [n.op_type for n in model.graph.node]
     held = {t.name: numpy_helper.to_array(t) for t in back.graph.initializer}
     assert held.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(held[name], tensor)
-    assert unpacked(model) is model
+    assert unpacked(model) == (model, None)
 
 
 def test_the_runtime_computes_tensors_once(tmp_path: Any) -> None:

@@ -14,12 +14,20 @@ import prunec
 from prunec.ir.errors import UsageError
 from prunec.passes.pack.kmeans import kmeans
 
-from .test_mask import X, compiled, held, net
+from .test_mask import X, compiled, held
 
 
 def wide() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 1)).eval()
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 24, stride=8, padding=8), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 1)).eval()
+    for name in ("weight", "running_var"):
+        nn.init.uniform_(getattr(model[1], name), 0.5, 2)
+    return model
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
@@ -71,9 +79,19 @@ def test_after_channels_went() -> None:
 
 
 def test_fold_changes_the_numbers_of_a_palette() -> None:
-    """Batch norms that go into a palettised weight scale its rows: it is held dense, and still exact."""
-    result = compiled("palette{bits=4,least=512},fold,verify", net())
+    """Batch norms that go into a palettised weight scale its rows: it is held dense, exact, and a note says so."""
+    result = compiled("palette{bits=4,least=512},fold,verify", normed())
     assert result.report["verify"]["onnx_rel_err"] < 1e-5
+    assert result.forms == {"palette": 1, "dense": 1}
+    note = next(n for n in result.report["notes"] if n.startswith("fold: batch norms scale the rows of 1 weight"))
+    assert "0.442 MB for 0.0554" in note and note.endswith("0.weight")
+    assert result.report["packed"]["torch"]["forms"]["palette"] == 2, "the module keeps its batch norms"
+
+
+def test_what_fold_leaves_alone_is_no_note() -> None:
+    for pipeline in ("palette{bits=4},fold,verify", "score{method=magnitude},mask{sparsity=0.9},pack,fold,verify"):
+        result = compiled(pipeline, wide() if pipeline.startswith("palette") else normed())
+        assert not [n for n in result.report["notes"] if "few values" in n]
 
 
 def test_an_onnx_file() -> None:
@@ -93,6 +111,56 @@ def test_zeros_have_a_centre_of_their_own() -> None:
     numbers = rng.standard_normal((5000, 1)) * (rng.random((5000, 1)) < 0.3)
     centres, chosen = kmeans(numbers, 4, 0)
     np.testing.assert_array_equal(centres[chosen] == 0, numbers == 0)
+
+
+@pytest.mark.parametrize("d", [2, 3, 9])
+def test_zeros_in_vectors_stay_zeros(d: int) -> None:
+    """Each way of being zero has centres of its own, more where there are more numbers; the nearest is taken."""
+    rng = np.random.default_rng(0)
+    ways = rng.random((5, d)) < 0.6
+    ways[0], ways[1] = True, False
+    which = rng.choice(5, 4000, p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    vectors = rng.standard_normal((4000, d)) * ways[which]
+    centres, chosen = kmeans(vectors, 16, 0)
+    assert len(centres) == 16
+    np.testing.assert_array_equal(centres[chosen] == 0, vectors == 0)
+    same = (centres[None] == 0) == (vectors[:, None] == 0)
+    distance = np.where(same.all(-1), np.square(vectors[:, None] - centres[None]).sum(-1), np.inf)
+    np.testing.assert_allclose(distance[np.arange(4000), chosen], distance.min(1))
+    assert sum(1 for c in centres if c.all()) > sum(1 for c in centres if not c.all())
+
+
+def test_zeros_in_more_ways_than_there_are_centres() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((4000, 4)) * (rng.random((4000, 4)) < 0.5)
+    centres, chosen = kmeans(vectors, 15, 0)
+    np.testing.assert_array_equal(centres[chosen].any(1), vectors.any(1))
+    centres, chosen = kmeans(vectors, 16, 0)
+    np.testing.assert_array_equal(centres[chosen] == 0, vectors == 0)
+
+
+def test_vectors_of_a_masked_weight() -> None:
+    """What is zero stays zero, in the file of palettes too; where it could not, the weight is left and that is said."""
+    pipeline = "score{method=magnitude},mask{sparsity=0.8},palette{bits=4,dim=2},verify"
+    result = compiled(pipeline, wide())
+    weight = held(result)["2.weight"]
+    assert (weight == 0).mean() == pytest.approx(0.8, abs=0.05) and len(np.unique(weight.reshape(-1, 2), axis=0)) <= 16
+    assert result.forms["palette"] == 1
+    with pytest.raises(UsageError) as caught:
+        compiled(pipeline.replace("bits=4,dim=2", "bits=2,dim=9"), wide())
+    assert "1 weight whose vectors of 9 are zero in more ways than 4: 2.weight" in caught.value.message
+    left = "mask{sparsity=0.8,targets=[2.*]},palette{bits=2,dim=9,least=512}"
+    notes = compiled(f"score{{method=magnitude}},{left},verify", wide()).report["notes"]
+    assert "palette: 1 weight whose vectors of 9 are zero in more ways than 4 stay as they are: 2.weight" in notes
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_after_layers_chose_their_channels(dim: int) -> None:
+    """Layers that read channels which they do not need have zeros for them, which stay."""
+    chosen = "score,groups{mode=unconstrained},plan{ratio=0.5},layout{copies=forbid,align=1},eliminate"
+    result = compiled(f"{chosen},palette{{bits=6,dim={dim},least=64}},verify")
+    assert any((weight == 0).any() for weight in held(result).values())
+    assert result.report["verify"]["max_rel_err"] < 1e-5
 
 
 def test_the_best_centres_of_few_numbers() -> None:
@@ -117,6 +185,8 @@ def test_each_is_nearest_to_its_centre(d: int) -> None:
     [
         ("bits=5", "bits} cannot be 5", "1, 2, 3, 4, 6 or 8"),
         ("dim=0", "dim} cannot be 0", "1 or more"),
+        ("dim=257", "dim} cannot be 257", "256 is the most"),
+        ("dim=2,method=uniform", "dim takes vectors", "method=kmeans"),
         ("group=-1", "group} cannot be -1", "or 0"),
         ("least=1000000", "no weight is large enough", "least is 1000000"),
         ("group=7", "none of 2.weight divides", "group divides the rows"),
