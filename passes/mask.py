@@ -20,6 +20,7 @@ from ..ir.words import counted, listed
 from .base import Kind, Pass, State, register
 from .groups import Groups, groups_of
 from .largest import largest
+from .schedule import Schedule, share
 from .score.scoring import Elements, Scoring, find_elements
 from .values import revalued
 from .weights import Weight, others, weights
@@ -47,7 +48,7 @@ class Mask(Pass):
     v: int = 1
     scope: Literal["global", "layer"] = "global"
     steps: int = 1
-    schedule: Literal["exponential", "linear"] = "exponential"
+    schedule: Schedule = "exponential"
     floor: float = 0.0
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -99,7 +100,7 @@ class Mask(Pass):
         for step in range(1, self.steps + 1):
             state.tell("mask", f"step {step} of {self.steps}" if self.steps > 1 else "")
             scores = _scores(groups, state, masks, shared, single)
-            density = self._density(step)
+            density = share(1 - self.sparsity, step, self.steps, self.schedule)
             masks = (
                 _global(scores, found, density, self.floor)
                 if self.scope == "global"
@@ -112,12 +113,6 @@ class Mask(Pass):
                 f"scores highest: {listed(held)}"
             )
         return masks
-
-    def _density(self, step: int) -> float:
-        assert self.sparsity is not None
-        if self.schedule == "linear":
-            return 1 - self.sparsity * step / self.steps
-        return float((1 - self.sparsity) ** (step / self.steps))
 
     def _nm(self, found: list[Weight], groups: Groups, state: State) -> Masks:
         pattern = Pattern.of(self.n, self.m, self.v, "mask")

@@ -168,6 +168,9 @@ class Runner:
             )
         for fact in step.ensures:
             state.facts[fact] = result
+        if step.kind == "criterion":
+            earlier = state.facts.get("scored_by", ()) if "scores" in step.requires else ()
+            state.facts["scored_by"] = (*earlier, step)
 
     def _before(self) -> str:
         return ", ".join(s.name for s in self.steps)

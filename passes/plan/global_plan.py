@@ -2,7 +2,8 @@
 
 Counts are rounded to the target's block of channels while the search runs, so the budget is met by what is really
 emitted.  A search over the level of the ranking finds the most units that fit; what the rounding left over is then
-given back to the groups whose next block scores highest.
+given back to the groups whose next block scores highest.  In several steps the search runs for each, without rounding
+before the last; see ``standing.py``.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.errors import BudgetError, UsageError
-from ...ir.words import counted
+from ...ir.words import counted, listed
 from ..base import Kind, Pass, State, register
 from ..groups import Group, Groups, Units, step_of
 from ..meter import Meter
+from ..schedule import Schedule, share
 from .patterns import chosen
 from .plan import Plan, reached
+from .standing import Standing, before_last
 
 _EPSILON = 1e-9
 
@@ -36,6 +39,9 @@ class MakePlan(Pass):
     scope: rank over the whole model (global) or cut each group alike (uniform).
     align: round counts to this many channels; auto = the target's block; 1 = not at all.
     floor, ceiling: the fraction of each group that stays at least, at most.
+    steps: meet the budget in so many steps, scored anew before each on the network that remains; what is dropped stays
+    out, and counts are rounded in the last step.
+    schedule: how much of the budget is used up after a step: exponential (a power of what stays), or linear.
     targets, ignore: patterns of group or parameter names (globs, re:regex, type:op): only these, none of these; a
     pattern that matches nothing is an error.
     """
@@ -47,6 +53,8 @@ class MakePlan(Pass):
     align: int | Literal["auto"] = "auto"
     floor: float = 0.1
     ceiling: float = 1.0
+    steps: int = 1
+    schedule: Schedule = "exponential"
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
 
@@ -68,22 +76,33 @@ class MakePlan(Pass):
             )
         if self.align != "auto" and self.align < 1:
             raise UsageError(f"plan{{align}} cannot be {self.align}", hint="1 or more, or auto")
+        if self.steps < 1:
+            raise UsageError(f"plan{{steps}} cannot be {self.steps}", hint="1 or more")
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Those that are given, by name."""
+        return {k: v for k in ("ratio", "macs", "params") if (v := getattr(self, k)) is not None}
 
     def run(self, state: State) -> Plan:
-        budgets = {k: v for k in ("ratio", "macs", "params") if (v := getattr(self, k)) is not None}
-        if not budgets:
+        if not self.budgets:
             raise UsageError("plan: no budget given", hint="plan{ratio=0.5}, plan{macs=0.5} or plan{params=0.5}")
-        search, plan = self._planned(state, budgets)
+        search, plan = self._planned(state)
         if not any(plan.dropped.values()) and self.ratio != 0:
             state.notes.append("nothing was pruned: " + search.why_nothing())
+        if held := search.held(plan):
+            state.notes.append(
+                f"plan: {counted(len(held), 'group')} at the floor, the least that floor and align leave of a layer: "
+                f"{listed(held, 8)}"
+            )
         return plan
 
-    def _planned(self, state: State, budgets: dict[str, float]) -> tuple[_Search, Plan]:
+    def _planned(self, state: State) -> tuple[_Search, Plan]:
         """The plan in the largest block of channels in which the budget can be met."""
         blocks = _blocks(state, self.align)
         for block in blocks:
-            search = _Search(self, state.facts["groups"], state.facts["scores"], block, budgets)
             try:
+                search = self._search(state, block)
                 plan = search.plan()
             except BudgetError:
                 if block == blocks[-1]:
@@ -95,6 +114,27 @@ class MakePlan(Pass):
                 )
             return search, plan
         raise AssertionError("no block of channels to try")
+
+    def _search(self, state: State, block: int) -> _Search:
+        """The search of the last step."""
+        groups: Groups = state.facts["groups"]
+        if self.steps > 1:
+            _Search(self, groups, Standing.of(state.facts["scores"]), block).least()
+
+        def drops(standing: Standing, step: int) -> Units:
+            return _Search(self._at(step), groups, standing, block, rounds=False).plan().units(groups)
+
+        return _Search(self, groups, before_last(state, self.steps, drops), block)
+
+    def _at(self, step: int) -> MakePlan:
+        """The plan of a step before the last."""
+
+        def then(kept: float | None) -> float | None:
+            return None if kept is None else share(kept, step, self.steps, self.schedule)
+
+        ratio = None if self.ratio is None else 1 - share(1 - self.ratio, step, self.steps, self.schedule)
+        ceiling = share(self.ceiling, step, self.steps, self.schedule)
+        return replace(self, ratio=ratio, macs=then(self.macs), params=then(self.params), ceiling=ceiling)
 
 
 def _blocks(state: State, align: int | Literal["auto"]) -> list[int]:
@@ -136,18 +176,37 @@ class _Ranked:
 
 
 class _Search:
-    def __init__(self, options: MakePlan, groups: Groups, scores: Any, block: int, budgets: dict[str, float]) -> None:
-        self.options, self.groups, self.budgets = options, groups, budgets
-        self.scores = np.array(scores, np.float64)
+    """The search for a plan; without ``rounds``, down to the counts that rounding allows at least."""
+
+    def __init__(
+        self, options: MakePlan, groups: Groups, standing: Standing, block: int, *, rounds: bool = True
+    ) -> None:
+        self.options, self.groups, self.budgets = options, groups, options.budgets
+        self.standing, self.block, self.rounds = standing, block, rounds
+        self.scores = standing.levels()
         self.chosen = chosen(groups, options.targets, options.ignore)
         self._protect()
-        self.ranked = [self._rank(g, block) for g in self.chosen]
+        self.ranked = [self._rank(g) for g in self.chosen]
         self.total = max(1, groups.prunable.size)
+        self.level = -math.inf
 
     def plan(self) -> Plan:
         counts = self._largest_that_fits()
         counts = self._give_back(counts)
         return Plan.of(self.groups, self._dropped(counts), self.budgets)
+
+    def held(self, plan: Plan) -> list[str]:
+        """The groups that keep only what they must: the ranking would have kept less, or did in an earlier step."""
+        if self.options.scope != "global":
+            return []
+        levels, found = self.standing.levels(), []
+        for ranked in self.ranked:
+            group = ranked.group
+            gone, kept = (len(plan.dropped[group.name]), len(group) - len(plan.dropped[group.name]))
+            wanted, inside = ((levels[group.units] >= bar).sum() for bar in (-self.level, -np.finfo(np.float64).max))
+            if gone and kept == ranked.allowed[0] and (wanted < kept or inside == kept):
+                found.append(group.name)
+        return found
 
     def why_nothing(self) -> str:
         if not self.groups.groups:
@@ -171,15 +230,19 @@ class _Search:
             kept = width.unit[first[best] : first[best] + count[best]]
             self.scores[kept if soft is None or by is None else soft.keepers(kept, by)] = np.inf
 
-    def _rank(self, group: Group, block: int) -> _Ranked:
-        order = group.units[np.argsort(-self.scores[group.units], kind="stable")]
+    def _rank(self, group: Group) -> _Ranked:
+        order = self.standing.order(group.units, self.scores)
+        inside = int((self.standing.out[group.units] == 0).sum())
         least = max(
-            math.ceil(self.options.floor * len(group) - _EPSILON), int(np.isinf(self.scores[group.units]).sum()), 1
+            math.ceil(self.options.floor * len(group) - _EPSILON), int(np.isinf(self.scores[order[:inside]]).sum()), 1
         )
-        most = max(math.floor(self.options.ceiling * len(group) + _EPSILON), least)
-        step = step_of(group, block)
-        allowed = [k for k in range(least, most + 1) if k % step == 0 or k == len(group)]
-        return _Ranked(group, order, self.scores[order], tuple(allowed or [most]))
+        step = step_of(group, self.block)
+        full = min(len(group), -(-inside // step) * step)
+        most = max(min(math.floor(self.options.ceiling * len(group) + _EPSILON), full), least)
+        allowed = [k for k in range(least, most + 1) if k % step == 0 or k == len(group)] or [most]
+        if not self.rounds:
+            allowed = list(range(min(allowed[0], inside), min(most, inside) + 1))
+        return _Ranked(group, order, self.scores[order], tuple(allowed))
 
     # ------------------------------------------------------------------ search
 
@@ -189,13 +252,14 @@ class _Search:
         steps = self._levels() if self.options.scope == "global" else np.linspace(0, 1, 513)
         low, high = 0, len(steps) - 1  # ``low`` keeps least
         if not self._fits(at(steps[0])):
-            return self._least()
+            return self.least()
         while low < high:
             middle = (low + high + 1) // 2
             if self._fits(at(steps[middle])):
                 low = middle
             else:
                 high = middle - 1
+        self.level = float(steps[low]) if self.options.scope == "global" else -math.inf
         return at(steps[low])
 
     def _levels(self) -> NDArray[np.float64]:
@@ -210,7 +274,7 @@ class _Search:
     def _uniform_counts(self, share: float) -> list[int]:
         return [r.nearest(round(share * len(r.group))) for r in self.ranked]
 
-    def _least(self) -> list[int]:
+    def least(self) -> list[int]:
         """The smallest counts allowed; raises when even they miss the budget."""
         counts = [r.allowed[0] for r in self.ranked]
         if self._fits(counts):
@@ -255,7 +319,7 @@ class _Search:
         if wider is None:
             return None
         block = self.ranked[k].levels[count:wider]
-        return -float(np.where(np.isfinite(block), block, 1e30).mean()), k, wider
+        return -float(np.where(np.isposinf(block), 1e30, block).mean()), k, wider
 
     # ------------------------------------------------------------------ costs
 

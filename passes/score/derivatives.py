@@ -109,10 +109,10 @@ class Network:
         args, kwargs = pytree.tree_unflatten(given, self.graph.source["in_spec"])
         try:
             return torch.func.functional_call(self.module, dict(weights), args, kwargs)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # ValueError: a batch of one has no statistics
             raise ModelError(
                 f"criterion {self.name!r}: the model does not run: {first_line(error)}",
-                hint="check the samples; in-place changes of inputs cannot be differentiated",
+                hint="check the samples (batch norm needs two); in-place changes of inputs cannot be differentiated",
             ) from error
 
     def flow(self, weights: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
@@ -143,9 +143,7 @@ class Network:
         """
         state = self.scoring.state
         if state.context.get("samples") is None:
-            from torch.utils import _pytree as pytree
-
-            yield pytree.tree_leaves(self.graph.source["example"]), self._loss(None)
+            yield self.example(), self._loss(None)
             return
         targets = state.context.get("targets")
         waiting = iter(targets) if targets is not None else None
@@ -157,13 +155,18 @@ class Network:
                     f"there are no targets for sample batch {k}", hint="targets are as many as samples"
                 ) from None
 
+    def example(self) -> list[Any]:
+        """The example inputs, flat, in the batch that the model was read with."""
+        from torch.utils import _pytree as pytree
+
+        leaves: list[Any] = pytree.tree_leaves(self.graph.source["example"])
+        return leaves
+
     def ones(self) -> list[Any]:
         """Flat inputs like the example's with ones for all numbers, one example where the batch is free."""
         import torch
-        from torch.utils import _pytree as pytree
 
-        leaves = one_example(self.graph, pytree.tree_leaves(self.graph.source["example"]))
-        return [torch.ones_like(x) if _is_number(x) else x for x in leaves]
+        return [torch.ones_like(x) if _is_number(x) else x for x in one_example(self.graph, self.example())]
 
     def _loss(self, target: tuple[Any] | None) -> Callable[[Any], torch.Tensor]:
         given = self.scoring.state.context.get("loss")

@@ -10,6 +10,9 @@ from .scoring import Elements, Scoring, element_criterion
 def force(scoring: Scoring) -> Elements:
     """|w · dL/dw| with the gradient of the masked network and the weights of the dense one; for ``mask{steps=…}``.
 
+    Units that ``plan{steps=…}`` dropped do not return: where all that makes a unit and all that reads it is masked, no
+    derivative by one element is anything but zero.  There it ranks as iterative SNIP does.
+
     References
     ----------
     de Jorge et al., Progressive Skeletonization: Trimming more fat from a network at initialization, ICLR 2021,

@@ -18,8 +18,8 @@ DRAWS, DISTANCE = 5, 0.01
 def ntk_sap(scoring: Scoring) -> Elements:
     """|d ‖f(w) - f(w + ε)‖² / dm| of each element's mask m, for weights w drawn anew and Gaussian inputs.
 
-    The mean of five draws; it needs no data.  Weights are drawn with the standard deviation that each has now.  For
-    several steps: ``mask{sparsity=0.98,steps=20}``.
+    The mean of five draws; it needs no data: inputs are as many as the example inputs.  Weights are drawn with the
+    standard deviation that each has now.  For several steps: ``mask{sparsity=0.98,steps=20}``.
 
     References
     ----------
@@ -32,7 +32,7 @@ def ntk_sap(scoring: Scoring) -> Elements:
     masks = network.differentiable_masks()
     total = {n: torch.zeros_like(m) for n, m in masks.items()}
     for _ in range(DRAWS):
-        inputs = [_normal(x, generator) for x in network.ones()]
+        inputs = [_normal(x, generator) for x in network.example()]
         drawn = {n: _drawn(w.detach(), generator) for n, w in network.weights.items()}
         moved = {n: w + DISTANCE * _normal(w, generator) for n, w in drawn.items()}
         here, there = (

@@ -11,7 +11,7 @@ def snip(scoring: Scoring) -> Elements:
     """|w · dL/dw| of each element, L summed over all batches of samples.
 
     L is ``loss(outputs)`` (with ``targets``, of both); by default the mean square of the outputs.  In several steps
-    (``mask{steps=…}``) it is iterative SNIP: what is masked scores zero, and stays out.
+    (``mask{steps=…}``, ``plan{steps=…}``) it is iterative SNIP: what is masked scores zero, and stays out.
 
     References
     ----------

@@ -20,7 +20,8 @@ def synflow(scoring: Scoring) -> Elements:
     """|w · dR/dw| of each element, R the sum of the outputs for inputs of ones, all parameters and buffers positive.
 
     It needs no data.  Of each layer that everything flows through, the scores add up to R (batch norms without bias,
-    activations that pass what is positive).  Made for many steps: ``mask{sparsity=0.98,steps=100}``.
+    activations that pass what is positive), and so do those of each layer's units, twice.  Made for many steps:
+    ``mask{sparsity=0.98,steps=100}``, ``plan{params=0.1,steps=100}``.
 
     In float64, as published.  Where only the order of the elements matters (``rectify``), in float32 and times a power
     of two, which is ours: what is less than 1e-17 of the flow may count as nothing.  If the flow leaves the range of
