@@ -59,7 +59,7 @@ def compile(
     print_after: tuple[str, ...] = (),
     progress: Progress | None = None,
     source_name: str | None = None,
-    loss: Callable[[Any], Any] | None = None,
+    loss: Callable[..., Any] | None = None,
     samples: Iterable[Any] | None = None,
     targets: Iterable[Any] | None = None,
     measure: bool = True,

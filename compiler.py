@@ -53,7 +53,7 @@ class Compiler:
     verify_each: bool
     print_after: tuple[str, ...]
     tell: Progress
-    loss: Callable[[Any], Any] | None
+    loss: Callable[..., Any] | None
     samples: Iterable[Any] | None
     targets: Iterable[Any] | None
     measure: bool

@@ -393,7 +393,7 @@ def machine() -> dict[str, Any]:
 
 def has_bf16() -> bool:
     """Whether the processor multiplies in bfloat16 faster than in float32."""
-    return "amx_bf16" in _cpu_info()
+    return any(flag in _cpu_info() for flag in ("amx_bf16", "avx512_bf16"))
 
 
 def _cpu_info() -> str:

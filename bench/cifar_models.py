@@ -1,4 +1,4 @@
-"""The networks for CIFAR-10 that are pruned without fine-tuning: published ResNets, and a DenseNet trained here.
+"""The networks for CIFAR-10: ResNets as published and a DenseNet, pruned without fine-tuning; a VGG, pruned untrained.
 
 The ResNets' published weights are adapted to our JPEG images by :mod:`bench.cifar10`; the DenseNet starts from nothing.
 What is trained lies in ``bench/.cache`` afterwards.  Depths, images and epochs are such that one core does all of it
@@ -19,6 +19,8 @@ from .cifar10 import Images, ResNet, Settings, adapted, fit
 
 BOTTLENECK = 2
 """Channels between the two convolutions of a dense layer, in growths."""
+VGG_BLOCKS = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+"""Of each block of VGG-16: its width in those of the first, and its layers."""
 
 
 class DenseLayer(nn.Module):
@@ -70,6 +72,27 @@ class DenseNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm(self.body(self.stem(x))))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
+
+
+class VGG(nn.Module):
+    """VGG-16 with batch norms for 32x32 images, one linear layer at its end; ``width`` of the first layers."""
+
+    def __init__(self, width: int = 64, classes: int = 10) -> None:
+        super().__init__()
+        body: list[nn.Module] = []
+        channels = 3
+        for times, count in VGG_BLOCKS:
+            for _ in range(count):
+                conv = nn.Conv2d(channels, times * width, 3, 1, 1, bias=False)
+                channels = conv.out_channels
+                body += [conv, nn.BatchNorm2d(channels), nn.ReLU()]
+            body.append(nn.MaxPool2d(2))
+        self.body = nn.Sequential(*body)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.body(x).flatten(1))
         return logits
 
 
