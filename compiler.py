@@ -19,7 +19,7 @@ from .ir.graph import Graph
 from .ir.packing.packing import PACKING
 from .models import emitted_onnx, feeds
 from .passes import verify as verification
-from .passes.base import Progress, State
+from .passes.base import PASSES, Progress, State
 from .passes.groups import Groups, groups_of
 from .passes.pack.folded import grown
 from .passes.runner import Runner
@@ -71,7 +71,8 @@ class Compiler:
         held = state.facts.get("held", alive)
         found, plan = kept(state, groups), state.facts.get("plan")
         result = Result(found, plan, {}, state.graph, state.deployed, self.opset)
-        result.packing, result.values = state.facts.get("packing"), tuple(state.values)
+        result.packing = state.facts.get("packing")
+        result.values = tuple(dict.fromkeys(s.name for s in runner.steps if PASSES[s.name].revalues))
         if result.packing is not None and state.inference is not None:
             state.notes += grown(state.graph, state.inference, result.packing)
         verified: dict[str, Any] | None = state.facts.get("verified")

@@ -9,6 +9,7 @@ from . import (
     layout,
     mask,
     pack,
+    permute,
     plan,
     reorder,
     score,
@@ -18,6 +19,6 @@ from . import (
 )
 
 __all__ = [
-    "canonicalize", "eliminate", "fold", "groups", "initialise", "layout", "mask", "pack", "plan", "reorder", "score",
-    "split", "train", "verify",
+    "canonicalize", "eliminate", "fold", "groups", "initialise", "layout", "mask", "pack", "permute", "plan", "reorder",
+    "score", "split", "train", "verify",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ class Eliminate(Pass):
     kind: ClassVar[Kind] = "rewrite"
     requires: ClassVar[frozenset[str]] = frozenset({"groups", "plan"})
     ensures: ClassVar[frozenset[str]] = frozenset({"compact"})
-    forbids: ClassVar[frozenset[str]] = frozenset({"compact"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"compact", "order"})
     requires_choice: ClassVar[bool] = True
 
     def run(self, state: State) -> Graph:

@@ -133,7 +133,7 @@ class FindGroups(Pass):
     kind: ClassVar[Kind] = "analysis"
     requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"groups"})
-    forbids: ClassVar[frozenset[str]] = frozenset({"compact", "scores", "plan"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"compact", "order", "scores", "plan"})
 
     def run(self, state: State) -> Groups:
         groups = groups_of(state.graph, self.mode)

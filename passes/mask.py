@@ -135,7 +135,7 @@ class Mask(Pass):
 def _groups(state: State) -> Groups:
     """Those of the graph as it is now."""
     groups: Groups = state.facts["groups"]
-    return groups_of(state.graph) if "compact" in state.facts or "alive" in state.facts else groups
+    return groups_of(state.graph) if state.rewritings or "alive" in state.facts else groups
 
 
 def _scores(groups: Groups, state: State, masks: Masks, shared: dict[str, Any], single: bool) -> Elements:

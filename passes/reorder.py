@@ -18,8 +18,8 @@ Wan et al.: UPSCALE: Unconstrained Channel Pruning, ICML 2023.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -27,16 +27,14 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir import arrays
 from ..ir.analysis import Analysis, analyse
-from ..ir.graph import Graph, Node, Value, reads
+from ..ir.graph import Graph, Node, Value
 from ..ir.words import by_reason, counted
 from .base import Kind, Pass, State, register
 from .movable import Components, Obstacle, obstacles, parts, picked
 from .order import ordered, upscale_path
-from .rewrite import Indices, Kept, composed, literal, make, named, without_idle_literals, without_idle_takes
+from .reordering import Places, Positions, Reordering
 
-Positions = NDArray[np.int64]
 Method = Literal["exact", "upscale"]
 
 
@@ -64,53 +62,6 @@ class Reorder(Pass):
         state.rewritings.append(reordering)
         state.notes.append(search.note())
         return reordering.applied(state.graph)
-
-
-@dataclass(frozen=True, eq=False)
-class Reordering:
-    """Which channels stand where now.  Values and nodes are known by their names.
-
-    Attributes
-    ----------
-    constants
-        For each constant whose channels moved, axis by axis: which old position each new one holds; None for all as
-        they were.
-    parameters
-        The same by the source's parameter names.
-    picks
-        For each node that picks some of the moved channels: the axis, and their positions now.
-    """
-
-    constants: Mapping[str, Indices]
-    parameters: Kept
-    picks: Mapping[str, tuple[int, Positions]]
-
-    def applied(self, graph: Graph) -> Graph:
-        """A copy of ``graph`` with its channels in the new order; picks of neighbours are slices."""
-        graph = graph.copy()
-        for value, constant in graph.constants.items():
-            if value.name in self.constants:
-                moved = arrays.keep(constant.data, self.constants[value.name])
-                graph.constants[value] = replace(constant, data=moved)
-        indices = [v for n in graph.nodes if n.name in self.picks for v in reads(n)]
-        for k, node in enumerate(graph.nodes):
-            if node.name in self.picks:
-                graph.nodes[k] = _take(graph, node, *self.picks[node.name])
-        return without_idle_literals(without_idle_takes(graph, self.picks), indices)
-
-    def of(self, kept: Kept) -> Kept:
-        """The ``kept`` indices of parameters in the new order."""
-        return {name: composed(axes, self.parameters.get(name, ())) for name, axes in kept.items()}
-
-
-def _take(graph: Graph, node: Node, dim: int, positions: Positions) -> Node:
-    """What ``node`` computes, of ``positions`` along ``dim``."""
-    x, name, taken = node.inputs[0], f"{node.name}_picks", {v.name for v in graph.values()}
-    assert x is not None
-    while name in taken:
-        name += "_"
-    attrs = {"dim": dim, "indices": tuple(positions.tolist())}
-    return replace(make(graph, "take", (x, literal(graph, name, positions)), attrs, node.output), name=node.name)
 
 
 def slices(graph: Graph) -> dict[str, int]:
@@ -157,27 +108,6 @@ class _Family:
         return np.array([np.isin(self.channels, read.result) for read in self.reads])
 
 
-@dataclass(eq=False)
-class _Places:
-    """For each component the family with which it moves, -1 for none, and where it stands among that."""
-
-    family: Positions
-    rank: Positions
-
-    def moved(self, axis: Components) -> Positions:
-        """Which old position each new one of ``axis`` holds: each family is sorted in the places that it has."""
-        family = self.family[axis]
-        rank = np.where(family < 0, np.arange(axis.size), self.rank[axis])
-        order = np.empty(axis.size, np.int64)
-        order[np.argsort(family, kind="stable")] = np.lexsort((rank, family))
-        return order
-
-    def positions(self, read: _Read) -> Positions:
-        """The new positions of what ``read`` picks, in their new order."""
-        now = np.argsort(self.moved(read.source))
-        return now[read.indices[self.moved(read.result)]]
-
-
 class _Search:
     """The search for a place for each channel."""
 
@@ -187,22 +117,15 @@ class _Search:
         sites = analysis.sites.values()
         self.joins = [found for found in ([self.component[part] for part in parts(site)] for site in sites) if found]
         self.reads = list(_reads(analysis))
-        components = analysis.solution.members.shape[0]
-        self.places = _Places(np.full(components, -1, np.int64), np.zeros(components, np.int64))
+        self.places = Places.of(analysis)
         self.before = sum(read.node.op == "take" for read in self.reads)
         self.left: dict[Value, str] = {}
         self._settle()
 
     def reordering(self) -> Reordering:
         """What moves."""
-        graph, moved = self.analysis.graph, {}
-        for value in graph.constants:
-            orders = [self.places.moved(self.component[axis]) for axis in self.analysis.axes[value] or ()]
-            moved[value] = tuple(order if (np.diff(order) < 0).any() else None for order in orders)
         picks = {r.node.name: (r.dim, self._now(r)) for r in self.reads if self._changes(r)}
-        constants = {v.name: axes for v, axes in moved.items() if any(axis is not None for axis in axes)}
-        parameters = {n: axes for n, axes in named(graph, moved).items() if any(axis is not None for axis in axes)}
-        return Reordering(constants, parameters, picks)
+        return self.places.reordering(self.analysis, picks)
 
     def note(self) -> str:
         """What came of it, in a line for the report."""
@@ -220,7 +143,9 @@ class _Search:
         return self._copying(self.reads)
 
     def _now(self, read: _Read) -> Positions:
-        return self.places.positions(read)
+        """The new positions of what ``read`` picks, in their new order."""
+        now = np.argsort(self.places.moved(read.source))
+        return now[read.indices[self.places.moved(read.result)]]
 
     def _changes(self, read: _Read) -> bool:
         """Whether what ``read`` picks moves, or is taken though it lies side by side."""

@@ -1,4 +1,8 @@
-"""An order of the channels in which as many readers as possible read one range.  Start at :func:`ordered`."""
+"""Orders of channels.
+
+One in which as many readers as possible read one range: start at :func:`ordered`.  One in which patterns N:M keep more
+of the scores: start at :func:`~prunec.passes.order.swaps.raised`.
+"""
 
 from .order import Order, range_of
 from .ordering import ordered

@@ -27,7 +27,8 @@ from prunec.passes.eliminate import Eliminate
 from prunec.passes.groups import groups_of
 from prunec.passes.layout import Layout
 from prunec.passes.plan.plan import Plan
-from prunec.passes.reorder import Reorder, Reordering, _Search
+from prunec.passes.reorder import Reorder, _Search
+from prunec.passes.reordering import Reordering
 from prunec.passes.runner import Runner
 from prunec.passes.split import Split
 from prunec.passes.target import find_target
