@@ -209,7 +209,14 @@ def analyze(
     return {**found, "seconds": time.perf_counter() - start - read_s, "versions": versions()}
 
 
-def train(model: Any, recipe: str | Path | Recipe, example_inputs: Any = None) -> Sparse:
+def train(
+    model: Any,
+    recipe: str | Path | Recipe,
+    example_inputs: Any = None,
+    *,
+    epochs: int | None = None,
+    progress: bool | None = None,
+) -> Sparse:
     """Train ``model`` so that its weights become sparse, or few values: a context around any training loop.
 
     Parameters
@@ -220,11 +227,15 @@ def train(model: Any, recipe: str | Path | Recipe, example_inputs: Any = None) -
         Training methods, as pipeline text (``pdp{sparsity=0.9,warm=2,rise=10}``), a Recipe or the path of a ``.toml``.
     example_inputs
         What the model is run on, for methods that train channels: from it comes which of them live and die together.
+    epochs
+        How many there will be, for the bar of the progress, and to note a schedule that they are too few for.
+    progress
+        Whether each epoch that ends prints a line on stderr.  None: where stderr is a terminal.
 
     Raises
     ------
     UsageError
-        The recipe holds a pass that is no training method, or the model has no layer for it.
+        The recipe holds a pass that is no training method, the model has no layer for it, or ``epochs`` is below 1.
 
     Examples
     --------
@@ -235,9 +246,12 @@ def train(model: Any, recipe: str | Path | Recipe, example_inputs: Any = None) -
     """
     from torch import nn
 
+    from .passes.train.progress import EpochLines
     from .passes.train.sparse import Sparse
     from .passes.train.training import Training
 
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"prunec.train: epochs cannot be {epochs}", hint="from 1, or leave it away")
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"prunec.train trains an nn.Module, and this is a {type(model).__name__}", hint="load it in torch"
@@ -250,7 +264,7 @@ def train(model: Any, recipe: str | Path | Recipe, example_inputs: Any = None) -
         )
     grouped = example_inputs is not None and any(method.of_groups for method in methods)
     groups = groups_of(canonical(read(model, example_inputs)[0])) if grouped else None
-    return Sparse(model, methods, str(steps), groups)
+    return Sparse(model, methods, str(steps), groups, EpochLines(epochs, progress))
 
 
 def verify(dense: Any, compact: Any) -> dict[str, Any]:

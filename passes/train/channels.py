@@ -123,10 +123,14 @@ class Channels:
         """The magnitudes of the units (u)."""
         return self.units.magnitudes()
 
-    def zeros(self) -> float:
+    def seen(self) -> Tensor:
+        """The mask of the units (u)."""
         with torch.no_grad():
             mask = self.units.mask()
-            return 0.0 if mask is None else float((mask.float() < 0.5).float().mean())
+            return torch.ones(self.units.count) if mask is None else mask.float()
+
+    def zeros(self) -> float:
+        return float((self.seen() < 0.5).float().mean())
 
 
 def on_groups(model: nn.Module, groups: Groups, method: Training, notes: list[str]) -> Iterator[Channels]:

@@ -46,8 +46,12 @@ class Trained(Protocol):
         """The parameters that a parametrization stands on."""
 
     @abstractmethod
+    def seen(self) -> Tensor:
+        """What is ranked as the layers see it, now or after the end; looking at it moves no centres."""
+
+    @abstractmethod
     def zeros(self) -> float:
-        """The share of what is ranked that is zero now, soft ones below one half."""
+        """The share of what is ranked that is zero now or after the end, soft ones below one half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +73,22 @@ class Layer:
     def places(self) -> tuple[Place, ...]:
         return ((self.module, self.tensor),)
 
+    def seen(self) -> Tensor:
+        training = self.held.training
+        self.held.eval()
+        try:
+            with torch.no_grad():
+                found: Tensor = getattr(self.module, self.tensor)
+                return found.detach()
+        finally:
+            self.held.train(training)
+
     def zeros(self) -> float:
+        soft = getattr(self.held, "soft", None)
+        if soft is None or self.held.hard or self.held.reached == 0:
+            return float((self.seen() == 0).float().mean())
         with torch.no_grad():
-            soft = getattr(self.held, "soft", None)
-            if soft is not None and not self.held.hard and self.held.reached > 0:
-                return float((soft(self.original) < 0.5).float().mean())
-            return float((getattr(self.module, self.tensor) == 0).float().mean())
+            return float((soft(self.original) < 0.5).float().mean())
 
 
 def on_weights(model: nn.Module, method: Training, notes: list[str]) -> Iterator[Layer]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,10 +16,16 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from ...files import write_whole
 from ...ir.errors import ModelError, UsageError
 from ..groups import Groups
+from .batches import Batches
 from .channels import on_groups
+from .curves import curves
+from .history import ended, number
 from .layer import Trained, on_weights
+from .progress import EpochLines
+from .summary import Row, Summary, values_of
 from .training import Training
 
 
@@ -34,7 +41,10 @@ class Sparse:
     epoch
         How many epochs have ended.
     history
-        For each epoch that ended: ``epoch``, ``loss`` (None where it was not told), ``sparsity`` of all weights.
+        For each epoch that ended: ``epoch``, ``loss`` (None where it was not told), ``sparsity`` of all weights, and
+        the metrics that :meth:`step` was given.
+    finished
+        Whether the weights are ordinary parameters again.
 
     Raises
     ------
@@ -43,10 +53,16 @@ class Sparse:
     """
 
     def __init__(
-        self, model: nn.Module, methods: Sequence[Training], recipe: str, groups: Groups | None = None
+        self,
+        model: nn.Module,
+        methods: Sequence[Training],
+        recipe: str,
+        groups: Groups | None = None,
+        progress: EpochLines | None = None,
     ) -> None:
         self.model, self.recipe, self.groups = model, recipe, groups
-        self.epoch, self.history = 0, list[dict[str, Any]]()
+        self.epoch, self.history, self.finished = 0, list[dict[str, Any]](), False
+        self._progress, self._batches = progress or EpochLines(shown=False), Batches()
         self.layers: list[tuple[Training, list[Trained]]] = []
         self.notes: list[str] = []
         try:
@@ -57,6 +73,10 @@ class Sparse:
         except UsageError:
             self._remove(trained=False)
             raise
+        if epochs := self._progress.epochs:
+            unfinished = (method.unfinished(epochs) for method, _ in self.layers)
+            self.notes.extend(note for note in unfinished if note)
+        self._batches.watch([*self._each()])
         self._begin()
 
     def __enter__(self) -> Sparse:
@@ -68,19 +88,55 @@ class Sparse:
         if error is None:
             self.finish()
 
-    def step(self, loss: float | torch.Tensor | None = None) -> None:
-        """An epoch has ended; ``loss`` is for the history.
+    def step(self, loss: float | torch.Tensor | None = None, **metrics: float | torch.Tensor) -> None:
+        """An epoch of training has ended; ``loss`` and ``metrics`` (``accuracy=0.97``) are for the history.
+
+        Measure before: afterwards the masks are those of the next epoch.
 
         Raises
         ------
         ModelError
-            The loss, or a weight, is not a finite number: nothing is changed, and the last checkpoint is still good.
+            The loss, or a weight, is not a finite number.
+        UsageError
+            No batch went through the model since the last epoch, or a metric is no number.
+
+        In each case nothing is changed, and the last checkpoint is still good.
         """
-        value = None if loss is None else float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
-        if value is not None and not math.isfinite(value):
+        self._check_running()
+        value = None if loss is None else number(loss, f"training, epoch {self.epoch}: the loss")
+        self._check_finite(value)
+        if self._batches.none([*self._each()]):
+            raise UsageError(
+                f"training, epoch {self.epoch}: no batch went through the model since the last one ended",
+                hint="see that the loader yields batches, and that this model is trained, no copy; sparse.skip() lets "
+                "an epoch go by without training",
+            )
+        self._next(value, metrics)
+
+    def skip(self, epochs: int = 1) -> None:
+        """Let epochs go by without training: to see what a schedule does, or to go on where no checkpoint says so."""
+        self._check_running()
+        for _ in range(epochs):
+            self._next(None, {})
+
+    def _next(self, loss: float | None, metrics: Mapping[str, Any]) -> None:
+        entry = ended(self.epoch + 1, loss, self.sparsity(), metrics)
+        self.epoch += 1
+        self.history.append(entry)
+        self._progress(entry, self.densities)
+        self._begin()
+
+    def _check_running(self) -> None:
+        if self.finished:
+            raise UsageError(
+                f"training, epoch {self.epoch}: it has finished, and the weights are ordinary parameters again",
+                hint="call step() inside of the context; sparse.harden() settles the masks and trains on",
+            )
+
+    def _check_finite(self, loss: float | None) -> None:
+        if loss is not None and not math.isfinite(loss):
             raise ModelError(
-                f"training, epoch {self.epoch}: the loss is {value}",
-                hint="go back to the last checkpoint; a lower rate",
+                f"training, epoch {self.epoch}: the loss is {loss}", hint="go back to the last checkpoint; a lower rate"
             )
         for layer in self._each():
             if not bool(torch.isfinite(layer.original).all()):
@@ -89,24 +145,22 @@ class Sparse:
                     hint="go back to the last checkpoint; a lower rate",
                     parameter=layer.name,
                 )
-        self.epoch += 1
-        self.history.append({"epoch": self.epoch, "loss": value, "sparsity": self.sparsity()})
-        self._begin()
 
     def finish(self) -> None:
         """Make what is soft hard, and the weights ordinary parameters again; a second call does nothing."""
-        self.harden()
-        self._remove(trained=True)
+        if not self.finished:
+            self.harden()
+            self._remove(trained=True)
+            self.finished = True
 
     def _remove(self, *, trained: bool) -> None:
         """Make the weights ordinary parameters again: as layers see them where ``trained``, else as they are."""
         for module, tensor in dict.fromkeys(place for layer in self._each() for place in layer.places):
             parametrize.remove_parametrizations(module, tensor, leave_parametrized=trained)
-        self.layers = []
 
     def harden(self) -> None:
         """Make what is soft hard, and train on: what is zero stays zero (fine-tuning with the final masks)."""
-        for method, layers in self.layers:
+        for method, layers in self.layers if not self.finished else ():
             with torch.no_grad():
                 method.finish(layers)
 
@@ -114,17 +168,43 @@ class Sparse:
         """The share of the elements of all weights (of all units) that are masked now, soft ones below one half."""
         zero, total = 0, 0
         for layer in self._each():
-            zero += round(layer.zeros() * layer.original.numel())
-            total += layer.original.numel()
+            size = layer.seen().numel()
+            zero += round(layer.zeros() * size)
+            total += size
         return zero / total if total else 0.0
 
     def densities(self) -> dict[str, float]:
         """For each weight the share of elements, for each group the share of units, that are not masked."""
         return {layer.name: 1 - layer.zeros() for layer in self._each()}
 
+    def table(self) -> Summary:
+        """What each weight (or group) came to, also after the end: print it, or read its ``rows``."""
+        rows = []
+        for method, layers in self.layers:
+            for layer in layers:
+                seen = layer.seen()
+                rows.append(Row(layer.name, method.name, tuple(seen.shape), layer.zeros(), values_of(seen)))
+        return Summary(tuple(rows), self.history[-1] if self.history else None)
+
+    def plot(self, path: str | Path) -> None:
+        """Write sparsity, loss and metrics over the epochs as an SVG picture.
+
+        Raises
+        ------
+        UsageError
+            No epoch has ended, or ``path`` does not end in ``.svg``.
+        EnvironmentProblem
+            The file cannot be written.
+        """
+        if Path(path).suffix.lower() != ".svg":
+            raise UsageError(f"plot of a training: {path} is no kind of picture", hint="give a name that ends in .svg")
+        if not self.history:
+            raise UsageError("plot of a training: no epoch has ended yet", hint="call sparse.step() after each epoch")
+        write_whole(path, curves(self.history, self.recipe))
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds beside the model's and the optimizer's: numbers, strings and lists."""
-        return {"recipe": self.recipe, "epoch": self.epoch, "history": list(self.history)}
+        return {"recipe": self.recipe, "epoch": self.epoch, "history": [dict(entry) for entry in self.history]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; the model's own state, loaded into it before or after, holds masks and centres.
@@ -139,7 +219,7 @@ class Sparse:
                 f"the checkpoint is of the recipe {state.get('recipe')!r}, and this is {self.recipe!r}",
                 hint="resume with the recipe that it was trained with",
             )
-        self.epoch, self.history = int(state["epoch"]), list(state["history"])
+        self.epoch, self.history = int(state["epoch"]), [dict(entry) for entry in state["history"]]
 
     def _each(self) -> Iterator[Trained]:
         for _, layers in self.layers:
@@ -149,6 +229,7 @@ class Sparse:
         with torch.no_grad():
             for method, layers in self.layers:
                 method.begin_epoch(layers, self.epoch)
+        self._batches.begin([*self._each()])
 
     def _on(self, method: Training) -> Iterator[Trained]:
         if not method.of_groups:

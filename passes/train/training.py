@@ -56,6 +56,10 @@ class Training(Pass):
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """What changes before ``epoch``, counted from 0."""
 
+    def unfinished(self, epochs: int) -> str | None:
+        """What is worth a word where a training has so few ``epochs`` that the method does not come to its end."""
+        return None
+
     @abstractmethod
     def finish(self, layers: Sequence[Trained]) -> None:
         """Make what is soft hard: the last thing before the weights are what they are trained to be."""
@@ -115,6 +119,12 @@ class Sparsifying(Training):
             self.share(layers)
         for layer in layers:
             layer.held.reached.fill_(self.reached(epoch - self.warm) if epoch >= self.warm else 0.0)
+
+    def unfinished(self, epochs: int) -> str | None:
+        came = self.reached(epochs - 1 - self.warm) if epochs > self.warm else 0.0
+        if came >= 1:
+            return None
+        return f"{self.name}: {epochs} epochs come to {came:.0%} of what is asked; the rest goes at once at the end"
 
     def share(self, layers: Sequence[Trained]) -> None:
         """Give each layer its part of the share that goes: what is below the level of all magnitudes together."""
