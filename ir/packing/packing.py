@@ -66,8 +66,7 @@ class Packing:
 
     def _forms(self, tensor: Array) -> Iterator[Form]:
         yield from (f for f in self.known if f.shape == tensor.shape and f.dtype == tensor.dtype)
-        if (palette := Palette.found(tensor)) is not None:
-            yield palette
+        yield from (p for p in (Palette.found(tensor), Palette.found_in_rows(tensor)) if p is not None)
         if np.count_nonzero(tensor) < (1 - _FEW_ZEROS) * tensor.size:
             yield Bitmask.of(tensor)
             yield from (Sparse.of(tensor, p) for p in self.patterns if p.holds(tensor))

@@ -111,6 +111,21 @@ class Palette(Form):
         scaled: Array = tensor if self.scale is None else tensor.astype(_exact(self.dtype)) * self.scale
         return scaled.astype(self.dtype, copy=False)
 
+    @classmethod
+    def found_in_rows(cls, tensor: Array) -> Palette | None:
+        """``tensor`` with a table for each row, where rows hold few numbers: a palette that a batch norm went into.
+
+        torch's exporter folds those that follow a layer, so that each row has the same indices and a scale of its own.
+        """
+        if tensor.ndim < 2 or len(tensor) < 2 or len(np.unique(tensor[0])) > min(256, tensor[0].size // 2):
+            return None
+        pairs = [np.unique(row, return_inverse=True) for row in tensor.reshape(len(tensor), -1)]
+        widest = max(len(table) for table, _ in pairs)
+        if widest > 256:
+            return None
+        tables = np.stack([np.pad(table, (0, widest - len(table)), "edge") for table, _ in pairs])[:, :, None]
+        return cls.of(tensor.shape, np.stack([chosen.ravel() for _, chosen in pairs]), tables, None)
+
     def write(self, out: Writer) -> str:
         g, k, d = self.table.shape
         chosen = bits.write(out, "codes", self.codes, bits.width_of(k), self._count)

@@ -24,8 +24,8 @@ def grown(graph: Graph, folded: Graph, packing: Packing) -> Iterator[str]:
         before, after = (sum(column) / 1e6 for column in zip(*more.values(), strict=True))
         yield (
             f"fold: batch norms scale the rows of {counted(len(more), 'weight')}, so that few values become many, and "
-            f"the ONNX file holds {after:.3g} MB for {before:.3g}: leave fold out (ONNX Runtime folds batch norms when "
-            f"it loads a model), or compile a folded model with the palette: {listed(list(more))}"
+            f"the ONNX file holds {after:.3g} MB for {before:.3g}: leave fold out for an ONNX source (torch's exporter "
+            f"folds batch norms by itself), or compile a folded model with the palette: {listed(list(more))}"
         )
 
 

@@ -24,7 +24,8 @@ class Dkm(Training):
 
     bits: of the index that each vector of weights becomes.
     dim: how many neighbours in memory share an index.
-    tau: how soft the choice is, in variances of the weight.  rounds: of soft k-means at each step.
+    tau: how soft the choice is, in squared errors that so many bits leave: the weight's variance / 4^(bits / dim).
+    rounds: of soft k-means at each step.
     least: weights of fewer elements are left alone.
     targets, ignore: patterns of weights: only these, none of these.
 
@@ -35,7 +36,7 @@ class Dkm(Training):
 
     bits: int = 4
     dim: int = 1
-    tau: float = 0.1
+    tau: float = 0.4
     rounds: int = 3
     least: int = 2048
 
@@ -59,7 +60,9 @@ class Dkm(Training):
 
         vectors = weight.detach().cpu().float().reshape(-1, self.dim).numpy()
         centres, _ = kmeans(vectors, 1 << self.bits, 0)
-        return Clusters(weight, torch.from_numpy(centres).to(weight), self.dim, self.tau, self.rounds)
+        # a softness that does not shrink with the distances between centres makes neighbours one
+        error = self.dim * 4 ** (-self.bits / self.dim)
+        return Clusters(weight, torch.from_numpy(centres).to(weight), self.dim, self.tau * error, self.rounds)
 
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """Nothing changes: the softmax is as soft from the first epoch to the last."""

@@ -78,13 +78,32 @@ def test_after_channels_went() -> None:
     assert result.report["params"]["ratio"] < 1
 
 
+@pytest.mark.parametrize("fold", ["", "fold,"])
+def test_batch_norms_that_go_into_a_palette_scale_its_rows(fold: str) -> None:
+    """Those of a trained network: by ``fold`` or, where that does not stand, by torch's exporter."""
+    norm = nn.BatchNorm2d(64)
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 2)
+    model = wide()
+    assert isinstance(model, nn.Sequential)
+    model.insert(3, norm)
+    model.eval()
+    result = compiled(f"palette{{bits=4}},{fold}verify", model)
+    assert result.forms == {"palette": 1, "dense": 1}
+    small, dense = result.emit().size_bytes(), result.report["size_bytes"]["dense"]
+    tables = 4 * 64 * 16
+    assert dense - small == pytest.approx(64 * 64 * 9 * 3.5 - tables, abs=4000)
+    assert result.report["verify"]["onnx_rel_err"] < 1e-5
+
+
 def test_fold_changes_the_numbers_of_a_palette() -> None:
-    """Batch norms that go into a palettised weight scale its rows: it is held dense, exact, and a note says so."""
+    """Batch norms that go into a palettised weight scale its rows: each has a table of its own, and a note says so."""
     result = compiled("palette{bits=4,least=512},fold,verify", normed())
     assert result.report["verify"]["onnx_rel_err"] < 1e-5
-    assert result.forms == {"palette": 1, "dense": 1}
+    assert result.forms["palette"] == 2
     note = next(n for n in result.report["notes"] if n.startswith("fold: batch norms scale the rows of 1 weight"))
-    assert "0.442 MB for 0.0554" in note and note.endswith("0.weight")
+    assert "0.0594 MB for 0.0554" in note and note.endswith("0.weight")
     assert result.report["packed"]["torch"]["forms"]["palette"] == 2, "the module keeps its batch norms"
 
 

@@ -180,6 +180,24 @@ def test_clusters(recipe: str) -> None:
         assert result.forms["palette"] == 2
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_soft_clusters_stay_apart(bits: int) -> None:
+    """Step after step, no two centres become one: the nearest of them are as good as those of k-means."""
+    layer = nn.Linear(64, 64)
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    sparse = prunec.train(layer, f"dkm{{bits={bits}}}")
+    found, vectors = sparse.layers[0][1][0], layer.weight.detach().reshape(-1, 1)
+    held, original = found.held, found.original.detach().reshape(-1, 1)
+    before = float((held.nearest(original) - original).square().mean())
+    with torch.no_grad():
+        for _ in range(60):
+            vectors = layer.weight.reshape(-1, 1)
+    after = float((held.nearest(original) - original).square().mean())
+    assert len(held.centres.unique()) == 1 << bits
+    assert after < 1.05 * before
+    assert float((held.nearest(original) - vectors).square().mean()) < 0.3 * before, "soft is near hard"
+
+
 def test_gradients_go_through_the_clusters() -> None:
     weight = torch.randn(40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     held = Clusters(weight, torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64), 1, tau=0.5, rounds=3).eval()
