@@ -244,7 +244,20 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
     (tmp_path / "r.toml").write_text(explain.RECIPE)
     assert str(Recipe.from_toml(tmp_path / "r.toml")) == explain.PIPELINE
     others = {"canonicalize", "groups", "layout", "reorder", "split"}
-    others |= {"mask", "pack", "permute", "palette", "rectify", "shrink", "initialise", "pdp", "gradual", "ste", "dkm"}
+    others |= {
+        "mask",
+        "pack",
+        "permute",
+        "palette",
+        "rectify",
+        "shrink",
+        "initialise",
+        "pdp",
+        "gradual",
+        "ste",
+        "str",
+        "dkm",
+    }
     assert {p.name for p in Recipe.parse(explain.PIPELINE)} == set(PASSES) - others
 
 

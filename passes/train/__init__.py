@@ -3,6 +3,6 @@
 They are declared without torch; what they put on a module's weights is in ``parametrizations.py``.
 """
 
-from . import dkm, gradual, pdp, ste
+from . import dkm, gradual, pdp, ste, threshold
 
-__all__ = ["dkm", "gradual", "pdp", "ste"]
+__all__ = ["dkm", "gradual", "pdp", "ste", "threshold"]

@@ -23,10 +23,10 @@ class Dkm(Training):
     """Train with weights that are means of 2^bits centres, by a softmax over distances (DKM); at the end the nearest.
 
     bits: of the index that each vector of weights becomes.
-    dim: how many neighbours in memory share an index.
+    dim: how many neighbours in memory share an index.  group: how many rows share centres; 0 = all of a weight.
     tau: how soft the choice is, in squared errors that so many bits leave: the weight's variance / 4^(bits / dim).
     rounds: of soft k-means at each step.
-    least: weights of fewer elements are left alone.
+    least: weights of fewer elements are left alone.  Zeros stay zeros: prune first, then cluster.
     targets, ignore: patterns of weights: only these, none of these.
 
     References
@@ -36,6 +36,7 @@ class Dkm(Training):
 
     bits: int = 4
     dim: int = 1
+    group: int = 0
     tau: float = 0.4
     rounds: int = 3
     least: int = 2048
@@ -43,26 +44,31 @@ class Dkm(Training):
     name: ClassVar[str] = "dkm"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 8 or self.dim < 1 or self.tau <= 0 or self.rounds < 1:
+        if not 1 <= self.bits <= 8 or self.dim < 1 or self.group < 0 or self.tau <= 0 or self.rounds < 1:
             raise UsageError(
-                f"dkm: bits={self.bits}, dim={self.dim}, tau={self.tau}, rounds={self.rounds}",
-                hint="bits from 1 to 8, dim and rounds from 1, tau above 0",
+                f"dkm: bits={self.bits}, dim={self.dim}, group={self.group}, tau={self.tau}, rounds={self.rounds}",
+                hint="bits from 1 to 8, dim and rounds from 1, group from 0, tau above 0",
             )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        return math.prod(shape) >= self.least and math.prod(shape) % self.dim == 0
+        rows = self.group or shape[0]
+        divides = shape[0] % rows == 0 and math.prod(shape[1:]) * rows % self.dim == 0
+        return math.prod(shape) >= self.least and divides
 
     def on(self, weight: Any) -> nn.Module:
+        import numpy as np
         import torch
 
         from ..pack.kmeans import kmeans
-        from .parametrizations import Clusters
+        from .clusters import Clusters
 
-        vectors = weight.detach().cpu().float().reshape(-1, self.dim).numpy()
-        centres, _ = kmeans(vectors, 1 << self.bits, 0)
+        rows, k = self.group or weight.shape[0], 1 << self.bits
+        runs = weight.detach().cpu().float().reshape(weight.shape[0] // rows, -1, self.dim).numpy()
+        tables = [kmeans(run[run.any(-1)], k, 0)[0] if run.any() else np.zeros((1, self.dim)) for run in runs]
+        centres = np.stack([np.pad(table, ((0, k - len(table)), (0, 0)), "edge") for table in tables])
         # a softness that does not shrink with the distances between centres makes neighbours one
         error = self.dim * 4 ** (-self.bits / self.dim)
-        return Clusters(weight, torch.from_numpy(centres).to(weight), self.dim, self.tau * error, self.rounds)
+        return Clusters(weight, torch.from_numpy(centres).to(weight), self.tau * error, self.rounds)
 
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """Nothing changes: the softmax is as soft from the first epoch to the last."""

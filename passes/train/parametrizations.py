@@ -1,4 +1,4 @@
-"""What stands between a trained parameter and its layer: soft and hard masks, and clusters.
+"""What stands between a trained parameter and its layer: soft and hard masks.
 
 Each is a module (``torch.nn.utils.parametrize``) from the parameter to what the layer sees, so that optimizers,
 autocast, accumulation and checkpoints work as they do without it.  Its state is in buffers, and goes with the model's.
@@ -168,48 +168,57 @@ class _Straight(torch.autograd.Function):
         return grads[0] + ctx.decay * weight * ~mask, None, None
 
 
-class Clusters(nn.Module):
-    """DKM: each vector of a weight is a mean of the centres, weighted by softmax(-distance² / τ).
+class SoftThreshold(nn.Module):
+    """STR: magnitudes less a threshold sigmoid(s) that is learned, none below zero.
 
-    The centres are found by a few rounds of soft k-means from those of the last step, and gradients go through the
-    rounds.  τ is ``tau`` times the variance of the weight.  ``hard``: each vector is its nearest centre.
+    Attributes
+    ----------
+    level
+        s, pulled towards 0 by ``decay`` at each step.
+    mask, hard
+        Which elements are other than zero, once that is settled.
     """
 
-    centres: Tensor
+    mask: Tensor
     hard: Tensor
 
-    def __init__(self, weight: Tensor, centres: Tensor, dim: int, tau: float, rounds: int) -> None:
+    def __init__(self, weight: Tensor, start: float, decay: float) -> None:
         super().__init__()
-        self.dim, self.tau, self.rounds = dim, tau, rounds
-        self.register_buffer("centres", centres)
+        self.decay = decay
+        self.level = nn.Parameter(torch.full((), start, dtype=weight.dtype, device=weight.device))
+        self.register_buffer("mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
         self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
 
     def forward(self, weight: Tensor) -> Tensor:
-        vectors = weight.reshape(-1, self.dim)
         if self.hard:
-            return self.nearest(vectors).reshape(weight.shape)
-        centres, width = self.centres.to(vectors.dtype, copy=True), self.width(vectors)
-        for _ in range(self.rounds):
-            near = torch.softmax(-_distances(vectors, centres) / width, 1)
-            centres = (near.T @ vectors) / near.sum(0)[:, None].clamp_min(1e-12)
-        if self.training:
-            self.centres.copy_(centres.detach())
-        near = torch.softmax(-_distances(vectors, centres) / width, 1)
-        return (near @ centres).reshape(weight.shape)
+            return self._shrunk(weight, self.level.detach()) * self.mask
+        level = self.level
+        if self.decay and level.requires_grad and torch.is_grad_enabled():
+            level = _Pulled.apply(level, self.decay)
+        return self._shrunk(weight, level)
 
-    def width(self, vectors: Tensor) -> Tensor:
-        """How soft the choice is, a squared distance."""
-        return (self.tau * vectors.detach().var()).clamp_min(torch.finfo(vectors.dtype).tiny)
+    def harden(self, weight: Tensor) -> None:
+        """Settle which elements are zero, and the threshold."""
+        if not self.hard:
+            self.mask.copy_(self._shrunk(weight, self.level) != 0)
+            self.hard.fill_(True)
 
-    def nearest(self, vectors: Tensor) -> Tensor:
-        """The centre that each of ``vectors`` (n, d) is nearest to."""
-        centres = self.centres.to(vectors.dtype)
-        return centres[_distances(vectors, centres).argmin(1)]
+    @staticmethod
+    def _shrunk(weight: Tensor, level: Tensor) -> Tensor:
+        return weight.sign() * torch.relu(weight.abs() - torch.sigmoid(level))
 
 
-def _distances(vectors: Tensor, centres: Tensor) -> Tensor:
-    """Squared distances (n, k)."""
-    return vectors.square().sum(1, keepdim=True) - 2 * vectors @ centres.T + centres.square().sum(1)
+class _Pulled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, level: Tensor, decay: float) -> Tensor:
+        ctx.save_for_backward(level)
+        ctx.decay = decay
+        return level.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (level,) = ctx.saved_tensors
+        return grads[0] + ctx.decay * level, None
 
 
 def _largest(size: Tensor, count: int) -> Tensor:

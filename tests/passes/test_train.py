@@ -16,7 +16,9 @@ from torch.nn import functional as F
 import prunec
 from prunec.ir.errors import ModelError, UsageError
 from prunec.ir.packing import Pattern
-from prunec.passes.train.parametrizations import Clusters, Mask, SoftMask, StraightMask
+from prunec.passes.train import clusters
+from prunec.passes.train.clusters import Clusters
+from prunec.passes.train.parametrizations import Mask, SoftMask, SoftThreshold, StraightMask
 
 IMAGES, LABELS = (torch.tensor(x) for x in load_digits(return_X_y=True))
 IMAGES = IMAGES.float().view(-1, 1, 8, 8) / 8 - 1
@@ -143,6 +145,35 @@ def test_straight_through_and_its_decay() -> None:
     torch.testing.assert_close(grad, torch.tensor([[1.0, 2 - 0.1, 3 + 0.05, 4]]))
 
 
+def test_thresholds_are_learned_and_decay() -> None:
+    """STR: d out / ds = -sign(w) sigmoid'(s) where |w| is above, and the decay beside it."""
+    weight = torch.tensor([0.9, -0.7, 0.3, -0.1], dtype=torch.float64)
+    held = SoftThreshold(weight, -0.5, decay=0.1)
+    level = torch.sigmoid(torch.tensor(-0.5, dtype=torch.float64))
+    out = held(weight.requires_grad_())
+    torch.testing.assert_close(out, torch.stack([0.9 - level, level - 0.7, level * 0, level * 0]))
+    torch.autograd.backward((out * torch.tensor([1.0, 2, 4, 8])).sum())
+    assert held.level.grad is not None
+    torch.testing.assert_close(held.level.grad, -(1 - 2) * level * (1 - level) + 0.1 * -0.5)
+    torch.testing.assert_close(weight.grad, torch.tensor([1.0, 2, 0, 0], dtype=torch.float64))
+
+
+def test_learned_thresholds_make_a_network_sparse() -> None:
+    model = net()
+    with prunec.train(model, "str{start=-6.0,decay=0.05}") as sparse:
+        optimizer = sgd(model)
+        for k in range(6):
+            sparse.step(epoch(model, optimizer, k))
+            if k == 3:
+                sparse.harden()
+                zeros = {n: w == 0 for n, w in weights(copy.deepcopy(model)).items()}
+        share = sparse.sparsity()
+    assert share > 0.2
+    assert all((weight[zeros[name]] == 0).all() for name, weight in weights(model).items())
+    assert accuracy(model) > 0.9
+    assert set(model.state_dict()) == set(net().state_dict())
+
+
 def test_the_schedule_of_the_paper() -> None:
     """r(e) = min(1, ε (e + 1)) of what the global level gives each layer; gradual: cubic."""
     model = net()
@@ -186,23 +217,83 @@ def test_soft_clusters_stay_apart(bits: int) -> None:
     layer = nn.Linear(64, 64)
     torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
     sparse = prunec.train(layer, f"dkm{{bits={bits}}}")
-    found, vectors = sparse.layers[0][1][0], layer.weight.detach().reshape(-1, 1)
-    held, original = found.held, found.original.detach().reshape(-1, 1)
+    found, vectors = sparse.layers[0][1][0], layer.weight.detach().reshape(1, -1, 1)
+    held, original = found.held, found.original.detach().reshape(1, -1, 1)
     before = float((held.nearest(original) - original).square().mean())
     with torch.no_grad():
         for _ in range(60):
-            vectors = layer.weight.reshape(-1, 1)
+            vectors = layer.weight.reshape(1, -1, 1)
     after = float((held.nearest(original) - original).square().mean())
     assert len(held.centres.unique()) == 1 << bits
     assert after < 1.05 * before
     assert float((held.nearest(original) - vectors).square().mean()) < 0.3 * before, "soft is near hard"
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_clusters_of_values_are_those_of_elements(training: bool) -> None:
+    """A large weight goes by its 16-bit values: the same outputs and gradients, each element its own."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(300, 300, generator=generator) * 0.1
+    weight[:5] = weight[5:10]
+    weight[10:20] = 0
+    slope = torch.randn(300, 300, generator=generator)
+    found = []
+    for large in (1 << 16, 1 << 30):
+        held = Clusters(weight, torch.linspace(-0.2, 0.2, 8)[None, :, None], tau=0.02, rounds=3).train(training)
+        leaf = weight.clone().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clusters, "_VALUES", large)
+            out = held(leaf)
+        (gradient,) = torch.autograd.grad((out * slope).sum(), leaf)
+        found.append((out.detach(), gradient, held.centres.clone()))
+    (a, b, c), (d, e, f) = found
+    torch.testing.assert_close(a, d, atol=1e-4, rtol=0)
+    torch.testing.assert_close(c, f, atol=1e-5, rtol=0)
+    torch.testing.assert_close(b, e, atol=0.02 * float(e.abs().max()), rtol=0)
+    assert (b[:5] - b[5:10]).abs().max() > 0.1 * b.abs().max(), "equal values are not one"
+    assert not a[10:20].any() and not b[10:20].any()
+
+
+def test_pruned_then_clustered() -> None:
+    """What was pruned stays zero, what is left is a few values: a bit mask and a palette on disk."""
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, "gradual{sparsity=0.8,rise=1}") as sparse:
+        for k in range(2):
+            sparse.step(epoch(model, optimizer, k))
+    zeros = {n: w == 0 for n, w in weights(copy.deepcopy(model)).items()}
+    optimizer = sgd(model)
+    with prunec.train(model, "dkm{bits=2,least=1}") as sparse:
+        for k in range(3):
+            sparse.step(epoch(model, optimizer, k))
+    for name, weight in weights(model).items():
+        assert (weight[zeros[name]] == 0).all(), name
+        assert len(np.unique(weight)) <= 5, name
+    assert accuracy(model) > 0.85
+    result = prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False)
+    assert result.report["packed"]["torch"]["size_bytes"]["ratio"] < 0.1
+
+
+def test_groups_of_rows_have_their_own_centres() -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, "dkm{bits=1,group=16}") as sparse:
+        assert any("that it does not fit stay: 0.weight, 8.weight" in note for note in sparse.notes)
+        for k in range(2):
+            sparse.step(epoch(model, optimizer, k))
+    for name in ("3", "6"):
+        rows = weights(model)[name]
+        assert all(len(np.unique(part)) == 2 for part in np.split(rows, len(rows) // 16))
+        assert len(np.unique(rows)) == 2 * len(rows) // 16
+    result = prunec.compile(model.eval(), (IMAGES[:2],), "palette{bits=1,group=16},verify", measure=False)
+    assert max(result.report["values"]["palette"]["relative_error"].values()) < 1e-6, "they are found again"
+
+
 def test_gradients_go_through_the_clusters() -> None:
     weight = torch.randn(40, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    held = Clusters(weight, torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64), 1, tau=0.5, rounds=3).eval()
+    held = Clusters(weight, torch.tensor([[[-1.0], [0.1], [1.0]]], dtype=torch.float64), tau=0.5, rounds=3).eval()
     width = held.width(weight)
-    held.width = lambda vectors: width  # type: ignore[method-assign]  # it is taken as constant
+    held.width = lambda weight: width  # type: ignore[method-assign]  # it is taken as constant
     assert torch.autograd.gradcheck(held, (weight,))
 
 
@@ -309,6 +400,8 @@ def test_a_loss_that_is_no_number() -> None:
         (net, "gradual{sparsity=0.5,rise=0}", "rise=0"),
         (net, "ste{sparsity=0.5,decay=-1.0}", "decay=-1.0"),
         (net, "dkm{bits=9}", "bits=9"),
+        (net, "dkm{group=7}", "none of its layers fits"),
+        (net, "str{start=1.0}", "start=1.0"),
         (net, "dkm{least=100000000}", "none of its layers"),
         (net, "ste{n=1,m=7}", "none of its layers fits"),
         (net, "pdp{sparsity=0.5,targets=[nothing]}", "matches no weight"),

@@ -1,0 +1,106 @@
+"""Clusters: what stands between a parameter and its layer while DKM trains it.
+
+A weight of more elements than there are 16-bit numbers is clustered by its 16-bit values: elements that share one are
+as near to each centre, and what is as long as the weight times the centres is never made.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_VALUES = 1 << 16
+"""How many 16-bit numbers there are."""
+
+
+class Clusters(nn.Module):
+    """DKM: each vector of a weight is a mean of the centres, weighted by softmax(-distance² / τ).
+
+    The centres (g, k, d), of g groups of rows, are found by a few rounds of soft k-means from those of the last step,
+    and gradients go through the rounds.  τ is ``tau`` times the variance of the weight.  ``hard``: each vector is its
+    nearest centre.  What is zero at first stays zero and has no part in the centres, so that a network can be pruned
+    and then clustered.
+
+    References
+    ----------
+    Cho et al., eDKM: An Efficient and Accurate Train-time Weight Clustering for Large Language Models, 2023, section 2
+    (unique values; the first-order term that gives equal values their own gradients is ours).
+    """
+
+    centres: Tensor
+    stays: Tensor
+    hard: Tensor
+
+    def __init__(self, weight: Tensor, centres: Tensor, tau: float, rounds: int) -> None:
+        super().__init__()
+        self.tau, self.rounds = tau, rounds
+        self.register_buffer("centres", centres)
+        self.register_buffer("stays", weight.detach() != 0)
+        self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        groups, _, dim = self.centres.shape
+        vectors = weight.reshape(groups, -1, dim)
+        if self.hard:
+            found = self.nearest(vectors)
+        elif groups == dim == 1 and weight.numel() > _VALUES:
+            found = self._by_values(vectors, self.width(weight))
+        else:
+            width = self.width(weight)
+            centres = self._moved(vectors, self._live().to(vectors.dtype), width)
+            found = torch.softmax(-_distances(vectors, centres) / width, -1) @ centres
+        return found.reshape(weight.shape) * self.stays
+
+    def _live(self) -> Tensor:
+        """Whether a vector has an element that is not held at zero (g, n)."""
+        groups, _, dim = self.centres.shape
+        return self.stays.reshape(groups, -1, dim).any(-1)
+
+    def _moved(self, vectors: Tensor, counts: Tensor, width: Tensor) -> Tensor:
+        """The centres after the rounds, of ``vectors`` (g, n, d) that count ``counts`` (g, n) times each."""
+        centres = self.centres.to(vectors.dtype, copy=True)
+        for _ in range(self.rounds):
+            near = torch.softmax(-_distances(vectors, centres) / width, -1) * counts[..., None]
+            centres = (near.mT @ vectors) / near.sum(1)[..., None].clamp_min(1e-12)
+        if self.training:
+            self.centres.copy_(centres.detach())
+        return centres
+
+    def _by_values(self, vectors: Tensor, width: Tensor) -> Tensor:
+        """The same for numbers (1, n, 1), with centres and softmax of the 16-bit values among them alone.
+
+        A number next to its value u is f(u) + f'(u) (w - u), f' = 2 / τ times the variance of the centres under the
+        softmax: the gradient of each is its own.
+        """
+        flat = vectors.flatten()
+        key = flat.detach().half().view(torch.int16).to(torch.int64) + _VALUES // 2
+        there = torch.bincount(key, minlength=_VALUES) > 0
+        which = (there.cumsum(0) - 1)[key]
+        count = torch.zeros(int(there.sum()), dtype=flat.dtype, device=flat.device)
+        each = count.index_add(0, which, torch.ones_like(flat))
+        live = count.index_add(0, which, self._live().flatten().to(flat.dtype))
+        value = (count.index_add(0, which, flat) / each)[None, :, None]
+        centres = self._moved(value, live[None], width)
+        fixed = value.detach()
+        near = torch.softmax(-_distances(fixed, centres) / width, -1)
+        mean = near @ centres
+        with torch.no_grad():
+            slope = 2 / width * (near @ centres.square() - mean.square())
+        return mean.flatten()[which] + slope.flatten()[which] * (flat - fixed.flatten()[which])
+
+    def width(self, weight: Tensor) -> Tensor:
+        """How soft the choice is, a squared distance."""
+        there = weight.detach()[self.stays]
+        return (self.tau * there.var(correction=0)).clamp_min(torch.finfo(weight.dtype).tiny)
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """The centre of its group that each of ``vectors`` (g, n, d) is nearest to."""
+        centres = self.centres.to(vectors.dtype)
+        nearest = torch.stack([_distances(v, c).argmin(-1) for v, c in zip(vectors, centres, strict=True)])
+        return torch.stack([c[k] for c, k in zip(centres, nearest, strict=True)])
+
+
+def _distances(vectors: Tensor, centres: Tensor) -> Tensor:
+    """Squared distances (…, n, k)."""
+    lengths = centres.square().sum(-1)[..., None, :]
+    return vectors.square().sum(-1, keepdim=True) - 2 * vectors @ centres.mT + lengths
