@@ -231,8 +231,19 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
 # Training and top-1, the same for everybody
 
 
-def train(model: nn.Module, images: Images, epochs: int, lr: float, settings: Settings, name: str) -> nn.Module:
-    """``model`` after ``epochs`` of SGD with a one-cycle schedule; one seed, the same batches to any model."""
+def train(
+    model: nn.Module,
+    images: Images,
+    epochs: int,
+    lr: float,
+    settings: Settings,
+    name: str,
+    after_epoch: Callable[[float], None] | None = None,
+) -> nn.Module:
+    """``model`` after ``epochs`` of SGD with a one-cycle schedule; one seed, the same batches to any model.
+
+    ``after_epoch`` is told the mean loss of each epoch.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -256,6 +267,8 @@ def train(model: nn.Module, images: Images, epochs: int, lr: float, settings: Se
             total += loss.item()
         seconds = time.perf_counter() - start
         log(f"{name}: epoch {epoch + 1}/{epochs}, loss {total / len(batches):.3f}, {seconds:.0f} s")
+        if after_epoch is not None:
+            after_epoch(total / len(batches))
     return model.eval()
 
 
