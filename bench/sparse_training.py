@@ -58,9 +58,9 @@ from prunec.runtime.session import available_cores
 class SparseSettings(Settings):
     """Of the ``tune_epochs`` the first ``warm`` are dense; masks grow in ``rise``, and stay in the last ``settled``."""
 
-    tune_epochs: int = 7
-    warm: int = 1
-    rise: int = 3
+    tune_epochs: int = 5
+    warm: int = 0
+    rise: int = 2
     settled: int = 2
 
 
