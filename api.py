@@ -222,7 +222,8 @@ def train(
     Parameters
     ----------
     model
-        ``nn.Module``; its linear and convolution layers are trained so, in place.  Make the optimizer before or after.
+        ``nn.Module``; its linear and convolution layers are trained so, in place.  Make the optimizer before or after
+        (after, for ``str``, whose thresholds it has to train).
     recipe
         Training methods, as pipeline text (``pdp{sparsity=0.9,warm=2,rise=10}``), a Recipe or the path of a ``.toml``.
     example_inputs

@@ -29,6 +29,7 @@ from .ir.packing.packing import PACKING, Packing
 from .ir.words import counted, listed
 from .models import emitted_onnx
 from .pairs import stamp
+from .passes.base import revaluing
 from .passes.plan.plan import Plan
 from .passes.rewrite import Kept
 from .version import __version__
@@ -248,7 +249,8 @@ def load(directory: str | Path) -> Result:
     }
     return Result(
         graph=graph, kept=kept, plan=Plan.from_json(plan) if plan else None, report=report, opset=opset_of(model),
-        packing=packing, values=tuple(report.get("values") or ()), forms=(report.get("packed") or {}).get("forms", {}),
+        packing=packing, values=revaluing(report.get("values") or ()),
+        forms=(report.get("packed") or {}).get("forms", {}),
         emitted=Emitted(model),
     )  # fmt: skip
 

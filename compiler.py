@@ -19,7 +19,7 @@ from .ir.graph import Graph
 from .ir.packing.packing import PACKING
 from .models import emitted_onnx, feeds
 from .passes import verify as verification
-from .passes.base import PASSES, Progress, State
+from .passes.base import Progress, State, revaluing
 from .passes.groups import Groups, groups_of
 from .passes.pack.folded import grown
 from .passes.runner import Runner
@@ -72,7 +72,7 @@ class Compiler:
         found, plan = kept(state, groups), state.facts.get("plan")
         result = Result(found, plan, {}, state.graph, state.deployed, self.opset)
         result.packing = state.facts.get("packing")
-        result.values = tuple(dict.fromkeys(s.name for s in runner.steps if PASSES[s.name].revalues))
+        result.values = revaluing(step.name for step in runner.steps)
         if result.packing is not None and state.inference is not None:
             state.notes += grown(state.graph, state.inference, result.packing)
         verified: dict[str, Any] | None = state.facts.get("verified")

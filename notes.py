@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .passes.base import revaluing
+
 NOTHING = "nothing was pruned"
 _FAR = 0.05
 """A budget that is missed by more than this, on the side where it counts as met, is worth a word."""
@@ -29,7 +31,7 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
 def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
     if any(note.startswith(NOTHING) for note in report["notes"]):
         return
-    if report.get("values"):
+    if revaluing(report.get("values") or ()):
         return
     ran = [step["name"] for step in report["passes"]]
     absent = next((name for name in ("plan", "eliminate") if name not in ran), None)

@@ -23,7 +23,7 @@ import dataclasses
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin
 
@@ -129,6 +129,11 @@ def find(name: str) -> type[Pass]:
         known = f"known passes: {', '.join(sorted(PASSES))}"
         raise UsageError(f"unknown pass {name!r}", hint=did_you_mean(name, PASSES, known), name=name)
     return PASSES[name]
+
+
+def revaluing(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the passes ``names`` that change numbers, once each."""
+    return tuple(dict.fromkeys(name for name in names if name in PASSES and PASSES[name].revalues))
 
 
 def make(name: str, options: dict[str, Any]) -> Pass:

@@ -55,8 +55,9 @@ class Initialise(Pass):
             law = _Law.of(weight, before[weight.name])
             if self.mode == "all" or law.changes(weight.shape):
                 numbers[weight.value] = law.rescaled(weight) if self.mode == "rescale" else law.drawn(weight.shape, rng)
+        done = "rescaled" if self.mode == "rescale" else "drawn anew"
         state.notes.append(
-            f"initialise: {counted(len(numbers), 'weight')} drawn anew" if numbers else "initialise: no weight changed"
+            f"initialise: {counted(len(numbers), 'weight')} {done}" if numbers else "initialise: no weight changed"
         )
         state.values["initialise"] = {"weights": sorted(v.name for v in numbers)}
         return revalued(state.graph, numbers)

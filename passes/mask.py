@@ -21,7 +21,7 @@ from .base import Kind, Pass, State, register
 from .groups import Groups, groups_of
 from .largest import largest
 from .schedule import Schedule, share
-from .score.scoring import Elements, Scoring, find_elements
+from .score.scoring import Elements, Scoring, score_elements
 from .values import revalued
 from .weights import Weight, others, weights
 
@@ -72,6 +72,13 @@ class Mask(Pass):
             raise UsageError(f"mask{{steps}} cannot be {self.steps}", hint="1 or more")
         if (self.n, self.m) != (None, None):
             Pattern.of(self.n, self.m, self.v, "mask")
+            if (self.steps, self.scope, self.floor) != (1, "global", 0.0):
+                raise UsageError(
+                    "mask: steps, scope and floor are for a sparsity, and a pattern keeps as much everywhere",
+                    hint="leave them out, or give a sparsity instead of n and m",
+                )
+        elif self.v != 1:
+            raise UsageError(f"mask{{v}} is {self.v} without a pattern", hint="give n and m too")
 
     def run(self, state: State) -> Graph:
         if (self.sparsity is None) == (self.n is None):
@@ -139,7 +146,7 @@ def _groups(state: State) -> Groups:
 
 
 def _scores(groups: Groups, state: State, masks: Masks, shared: dict[str, Any], single: bool) -> Elements:
-    return find_elements(state.facts["criterion"])(Scoring(groups, state, masks, shared, single))
+    return score_elements(state.facts["criterion"], Scoring(groups, state, masks, shared, single))
 
 
 def _least(weight: Weight, floor: float) -> int:

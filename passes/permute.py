@@ -35,7 +35,7 @@ from .movable import Components, obstacles
 from .order.blocks import Neighbours, Rows, Side, highest
 from .order.swaps import raised
 from .reordering import Places
-from .score.scoring import Elements, Scoring, find_elements
+from .score.scoring import Elements, Scoring, score_elements
 from .splittable import KEPT
 from .weights import Weight, weights
 
@@ -131,7 +131,7 @@ class _Layer:
 
 def _layers(found: Iterable[Weight], groups: Groups, state: State, method: str) -> list[_Layer]:
     """Weights with the scores that ``mask`` would give them."""
-    scores: Elements = find_elements(method)(Scoring(groups, state))
+    scores: Elements = score_elements(method, Scoring(groups, state))
     axes, component = groups.analysis.axes, groups.analysis.solution.component
     layers = []
     for weight in found:

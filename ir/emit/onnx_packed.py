@@ -42,10 +42,13 @@ def packed(model: Emitted, packing: Packing) -> tuple[Emitted, dict[str, int]]:
     count: Counter[str] = Counter()
     stay = []
     described: dict[str, Packed] = {}
+    names = [t.name for t in made.graph.initializer]
+    parents = {n[:k] for n in names for k, letter in enumerate(n) if letter == "."}  # their parts would be called so
     read = {v.name for v in made.graph.input} | {v.name for v in made.graph.output}
     for tensor in made.graph.initializer:
         large = tensor.name not in read and len(tensor.raw_data) >= SMALL_BYTES
-        found = packing.smallest(numpy_helper.to_array(tensor)) if large and tensor.data_type in _KINDS else None
+        fits = large and tensor.name not in parents and tensor.data_type in _KINDS
+        found = packing.smallest(numpy_helper.to_array(tensor)) if fits else None
         if found is None:
             stay.append(tensor)
             count["dense"] += large

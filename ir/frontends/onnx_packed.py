@@ -20,6 +20,12 @@ from ..packing.description import KEY, restored
 from ..packing.form import PREFIX
 from ..packing.packing import Packing
 
+_OPS = {
+    "Add", "BitShift", "Cast", "CumSum", "Expand", "Gather", "Identity", "Mul", "Reshape", "ScatterElements", "Slice",
+    "Transpose", "Unsqueeze",
+}  # fmt: skip
+"""The ops that forms are written in; a node of another is not ours, whatever it is called."""
+
 
 def unpacked(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Packing | None]:
     """``model`` with its packed tensors dense, and how they may be packed; the same object and None where it has none.
@@ -30,7 +36,7 @@ def unpacked(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Packing | None]:
         What the metadata says of packed tensors contradicts them.
     """
     nodes = [n for n in model.graph.node if n.name.startswith(PREFIX)]
-    if not nodes:
+    if not nodes or not _are_written(model, nodes):
         return model, None
     inner = {o for n in nodes for o in n.output if o.startswith(PREFIX)}
     names = [o for n in nodes for o in n.output if o not in inner]
@@ -39,7 +45,8 @@ def unpacked(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Packing | None]:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     rest = [n for n in made.graph.node if not n.name.startswith(PREFIX)]
-    held = [t for t in made.graph.initializer if t.name not in read]
+    others = {name for n in rest for name in n.input} | {o.name for o in made.graph.output}
+    held = [t for t in made.graph.initializer if t.name not in read or t.name in others]
     said = [entry for entry in made.metadata_props if entry.key != KEY]
     arrays = _computed(model, nodes, constants, names)
     del made.graph.node[:], made.graph.initializer[:], made.metadata_props[:]
@@ -47,6 +54,12 @@ def unpacked(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Packing | None]:
     made.metadata_props.extend(said)
     made.graph.initializer.extend([*held, *(numpy_helper.from_array(a, n) for n, a in zip(names, arrays, strict=True))])
     return made, packing_of(model)
+
+
+def _are_written(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> bool:
+    """Whether ``nodes`` are such as forms write: a few ops, of constants alone."""
+    known = {t.name for t in model.graph.initializer} | {o for n in nodes for o in n.output} | {""}
+    return all(n.op_type in _OPS and not n.domain and known.issuperset(n.input) for n in nodes)
 
 
 def packing_of(model: onnx.ModelProto) -> Packing | None:

@@ -27,7 +27,7 @@ from .kmeans import kmeans
 class Palettise(Pass):
     """Replace each weight by the nearest of 2^bits values, and hold the weights as indices into these.
 
-    bits: of each index: 1, 2, 3, 4, 6 or 8.
+    bits: of each index: 1, 2, 3, 4, 6 or 8; on disk 3 take 4 and 6 take 8.
     method: kmeans = the values that make the squared error small; uniform = values at equal distances.
     dim: how many neighbours in memory share an index, so that an element takes bits / dim; zeros stay zeros, so that
     only vectors share one that are zero in the same elements.

@@ -82,6 +82,13 @@ class Rectify(Pass):
             raise UsageError("rectify cuts groups that are constrained", hint="leave groups{mode=unconstrained} out")
         block = state.target.channel_block if self.align == "auto" else self.align
         found = chosen(groups, self.targets, self.ignore)
+        if not found:
+            raise BudgetError(
+                f"rectify: params {self.params:g} cannot be met, for there is no group that it may cut",
+                hint="`prunec analyze` says what is pinned; other targets",
+                budget={"params": self.params},
+                reached={"params": 1.0},
+            )
         density = _densities(found, groups, self._mask(groups, state))
         scores = np.asarray(state.facts["scores"], np.float64)
         cuts = [_Cut(g, g.units[np.argsort(-scores[g.units], kind="stable")], density[g.name], block) for g in found]

@@ -18,7 +18,7 @@ DRAWS, DISTANCE = 5, 0.01
 def ntk_sap(scoring: Scoring) -> Elements:
     """|d ‖f(w) - f(w + ε)‖² / dm| of each element's mask m, for weights w drawn anew and Gaussian inputs.
 
-    The mean of five draws; it needs no data: inputs are as many as the example inputs.  Weights are drawn with the
+    The sum of five draws; it needs no data: inputs are as many as the example inputs.  Weights are drawn with the
     standard deviation that each has now.  For several steps: ``mask{sparsity=0.98,steps=20}``.
 
     References
@@ -48,7 +48,7 @@ def _drawn(weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A weight anew, as wide as it was; norms and biases, of one axis, stay."""
     if weight.dim() < 2:
         return weight
-    drawn: torch.Tensor = _normal(weight, generator) * weight.std()
+    drawn: torch.Tensor = _normal(weight, generator) * weight.std(correction=0)
     return drawn
 
 

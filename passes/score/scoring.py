@@ -178,6 +178,27 @@ def find_elements(name: str) -> ElementCriterion:
     return ELEMENTS[name]
 
 
+def score_elements(name: str, scoring: Scoring) -> Elements:
+    """The scores of elements that the criterion ``name`` gives, each of them a finite number.
+
+    Raises
+    ------
+    UsageError
+        The criterion scores units.
+    ModelError
+        Scores are NaN or infinite.
+    """
+    found = find_elements(name)(scoring)
+    for parameter, scores in found.items():
+        if not np.isfinite(scores).all():
+            raise ModelError(
+                f"scoring: criterion {name!r} gave NaN or infinite scores for elements of {parameter!r}",
+                hint="another criterion, other samples, or fewer elements masked before; check the model's weights",
+                parameter=parameter,
+            )
+    return found
+
+
 def find_criterion(name: str) -> Criterion:
     """The criterion called ``name``, or the function at ``package.module:function``.
 

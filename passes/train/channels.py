@@ -57,11 +57,11 @@ class Units(nn.Module):
 
     held: Any
 
-    def __init__(self, count: int, method: Training) -> None:
+    def __init__(self, count: int, method: Training, device: torch.device) -> None:
         super().__init__()
         self.count = count
         self.parts: list[tuple[nn.Parameter, Axis]] = []
-        self.held = method.on(torch.zeros(count))
+        self.held = method.on(torch.zeros(count, device=device))
 
     def magnitudes(self) -> Tensor:
         """The magnitude of each unit (u)."""
@@ -91,7 +91,8 @@ class OfUnits(nn.Module):
         self.units = units
         self.dims = [a.dim for a in axes]
         for k, axis in enumerate(axes):
-            self.register_buffer(f"table{k}", axis.table(shape[axis.dim], units.count), persistent=False)
+            table = axis.table(shape[axis.dim], units.count).to(units.held.hard.device)
+            self.register_buffer(f"table{k}", table, persistent=False)
 
     def forward(self, parameter: Tensor) -> Tensor:
         mask = self.units.mask()
@@ -127,7 +128,7 @@ class Channels:
         """The mask of the units (u)."""
         with torch.no_grad():
             mask = self.units.mask()
-            return torch.ones(self.units.count) if mask is None else mask.float()
+            return torch.ones_like(self.original) if mask is None else mask.float()
 
     def zeros(self) -> float:
         return float((self.seen() < 0.5).float().mean())
@@ -199,7 +200,7 @@ class _InTraining:
         self.places = tuple(parameters[n] for n in names)
         self.axes = [self._axes(n, groups) for n in names]
         originals = [getattr(module, tensor) for module, tensor in self.places]
-        self.units = Units(len(group), method)
+        self.units = Units(len(group), method, originals[0].device)
         self.units.parts = [(p, a) for p, axes in zip(originals, self.axes, strict=True) if p.dim() > 1 for a in axes]
 
     def _axes(self, name: str, groups: Groups) -> list[Axis]:

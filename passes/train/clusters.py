@@ -6,11 +6,18 @@ as near to each centre, and what is as long as the weight times the centres is n
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...ir import arrays
+from ...ir.packing.palette import Palette
+
 _VALUES = 1 << 16
 """How many 16-bit numbers there are."""
+
+_LIMIT = 4.0
+"""How many times the largest gradient of what layers see an element of the weight may get."""
 
 
 class Clusters(nn.Module):
@@ -19,7 +26,8 @@ class Clusters(nn.Module):
     The centres (g, k, d), of g groups of rows, are found by a few rounds of soft k-means from those of the last step,
     and gradients go through the rounds.  τ is ``tau`` times the variance of the weight.  ``hard``: each vector is its
     nearest centre.  What is zero at first stays zero and has no part in the centres, so that a network can be pruned
-    and then clustered.
+    and then clustered.  Where it is ``scaled`` each row is divided by its largest magnitude first.  Gradients are
+    limited (ours): halfway between centres far apart a narrow softmax is a step, and its slope has no bound.
 
     References
     ----------
@@ -30,26 +38,53 @@ class Clusters(nn.Module):
     centres: Tensor
     stays: Tensor
     hard: Tensor
+    scale: Tensor
 
-    def __init__(self, weight: Tensor, centres: Tensor, tau: float, rounds: int) -> None:
+    def __init__(self, weight: Tensor, centres: Tensor, tau: float, rounds: int, *, scaled: bool = False) -> None:
         super().__init__()
-        self.tau, self.rounds = tau, rounds
+        self.tau, self.rounds, self.scaled = tau, rounds, scaled
+        self.register_buffer("scale", row_scale(weight) if scaled else weight.new_ones(()).detach())
         self.register_buffer("centres", centres)
         self.register_buffer("stays", weight.detach() != 0)
-        self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("hard", torch.zeros((), dtype=torch.bool, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):  # distances are differences of squares
+            inner = weight.view_as(weight)  # hooks on a parameter would stay
+            found = self.clustered(inner)
+            if found.requires_grad:
+                _limit_gradient(inner, found)
+            return found
+
+    def clustered(self, weight: Tensor) -> Tensor:
+        """What layers see, with gradients as they are."""
         groups, _, dim = self.centres.shape
-        vectors = weight.reshape(groups, -1, dim)
+        if self.scaled and self.training and not self.hard:
+            self.scale.copy_(row_scale(weight))
+        even = weight / self.scale if self.scaled else weight
+        vectors = even.reshape(groups, -1, dim)
         if self.hard:
             found = self.nearest(vectors)
         elif groups == dim == 1 and weight.numel() > _VALUES:
-            found = self._by_values(vectors, self.width(weight))
+            found = self._by_values(vectors, self.width(even))
         else:
-            width = self.width(weight)
+            width = self.width(even)
             centres = self._moved(vectors, self._live().to(vectors.dtype), width)
             found = torch.softmax(-_distances(vectors, centres) / width, -1) @ centres
-        return found.reshape(weight.shape) * self.stays
+        found = torch.where(self.stays, found.reshape(weight.shape), 0)
+        return found * self.scale if self.scaled else found
+
+    def palette(self, weight: Tensor) -> Palette | None:
+        """The hard weight as a palette; None where zeros are only a part of a vector."""
+        groups, k, dim = self.centres.shape
+        live = self._live()
+        if not torch.equal(live[..., None].expand(*live.shape, dim), self.stays.reshape(*live.shape, dim)):
+            return None
+        even = weight.detach() / self.scale if self.scaled else weight.detach()
+        chosen = torch.where(live, self._nearest(even.reshape(groups, -1, dim)), k)
+        zero = self.centres.new_zeros(groups, 0 if bool(live.all()) else 1, dim)
+        table, scale = (np.asarray(arrays.to_numpy(x)) for x in (torch.cat([self.centres, zero], 1), self.scale))
+        return Palette.of(tuple(weight.shape), chosen.cpu().numpy(), table, scale if self.scaled else None)
 
     def _live(self) -> Tensor:
         """Whether a vector has an element that is not held at zero (g, n)."""
@@ -91,13 +126,31 @@ class Clusters(nn.Module):
     def width(self, weight: Tensor) -> Tensor:
         """How soft the choice is, a squared distance."""
         there = weight.detach()[self.stays]
-        return (self.tau * there.var(correction=0)).clamp_min(torch.finfo(weight.dtype).tiny)
+        spread = there.var(correction=0) if there.numel() else there.new_zeros(())
+        return (self.tau * spread).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """The centre of its group that each of ``vectors`` (g, n, d) is nearest to."""
         centres = self.centres.to(vectors.dtype)
-        nearest = torch.stack([_distances(v, c).argmin(-1) for v, c in zip(vectors, centres, strict=True)])
-        return torch.stack([c[k] for c, k in zip(centres, nearest, strict=True)])
+        return torch.stack([c[k] for c, k in zip(centres, self._nearest(vectors), strict=True)])
+
+    def _nearest(self, vectors: Tensor) -> Tensor:
+        """Which centre of its group that is (g, n)."""
+        centres = self.centres.to(vectors.dtype)
+        return torch.stack([_distances(v, c).argmin(-1) for v, c in zip(vectors, centres, strict=True)])
+
+
+def _limit_gradient(weight: Tensor, found: Tensor) -> None:
+    """No element of ``weight`` gets more than :data:`_LIMIT` times the largest gradient that ``found`` gets."""
+    largest: list[Tensor] = []
+    found.register_hook(lambda gradient: largest.append(_LIMIT * gradient.abs().max()))  # type: ignore[no-untyped-call]
+    weight.register_hook(lambda gradient: gradient.clamp(-largest[-1], largest[-1]))  # type: ignore[no-untyped-call]
+
+
+def row_scale(weight: Tensor) -> Tensor:
+    """The largest magnitude of each row (o, 1, …), 1 where it is zero."""
+    found = weight.detach().abs().amax(tuple(range(1, weight.dim())), keepdim=True)
+    return torch.where(found == 0, torch.ones_like(found), found)
 
 
 def _distances(vectors: Tensor, centres: Tensor) -> Tensor:

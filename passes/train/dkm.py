@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
+from ...ir.packing.packing import Packing
 from ..base import register
 from .training import Training
 
@@ -24,6 +25,7 @@ class Dkm(Training):
 
     bits: of the index that each vector of weights becomes.
     dim: how many neighbours in memory share an index.  group: how many rows share centres; 0 = all of a weight.
+    scale: divide each row by its largest magnitude first.
     tau: how soft the choice is, in squared errors that so many bits leave: the weight's variance / 4^(bits / dim).
     rounds: of soft k-means at each step.
     least: weights of fewer elements are left alone.  Zeros stay zeros: prune first, then cluster.
@@ -37,6 +39,7 @@ class Dkm(Training):
     bits: int = 4
     dim: int = 1
     group: int = 0
+    scale: bool = False
     tau: float = 0.4
     rounds: int = 3
     least: int = 2048
@@ -60,18 +63,24 @@ class Dkm(Training):
         import torch
 
         from ..pack.kmeans import kmeans
-        from .clusters import Clusters
+        from .clusters import Clusters, row_scale
 
-        rows, k = self.group or weight.shape[0], 1 << self.bits
-        runs = weight.detach().cpu().float().reshape(weight.shape[0] // rows, -1, self.dim).numpy()
+        rows = self.group or weight.shape[0]
+        k = (1 << self.bits) - int(bool((weight == 0).any()))  # zero is one of the values
+        even = weight.detach() / row_scale(weight) if self.scale else weight.detach()
+        runs = even.cpu().float().reshape(weight.shape[0] // rows, -1, self.dim).numpy()
         tables = [kmeans(run[run.any(-1)], k, 0)[0] if run.any() else np.zeros((1, self.dim)) for run in runs]
         centres = np.stack([np.pad(table, ((0, k - len(table)), (0, 0)), "edge") for table in tables])
         # a softness that does not shrink with the distances between centres makes neighbours one
         error = self.dim * 4 ** (-self.bits / self.dim)
-        return Clusters(weight, torch.from_numpy(centres).to(weight), self.tau * error, self.rounds)
+        return Clusters(weight, torch.from_numpy(centres).to(weight), self.tau * error, self.rounds, scaled=self.scale)
 
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """Nothing changes: the softmax is as soft from the first epoch to the last."""
+
+    def packing(self, layers: Sequence[Trained]) -> Packing:
+        found = (layer.held.palette(layer.original) for layer in layers)
+        return Packing(known=tuple(palette for palette in found if palette is not None))
 
     def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Gradual(Sparsifying):
-    """Train with hard masks of the largest weights, settled before each epoch, more and more of them zero (cubic).
+    """Train with hard masks of the largest weights, settled before each epoch while more and more are zero (cubic).
 
     sparsity: the share of the elements of all weights that is zero at the end; n, m, v: a pattern instead, from the
     first epoch after warm on; channels: instead the share of the units that go, with all of their elements.
     warm: epochs without a mask.  rise: epochs in which the sparsity rises as 1 - (1 - t)³.
-    targets, ignore: patterns of weights: only these, none of these.
+    targets, ignore: patterns of weights (of groups, with channels): only these, none of these.
 
     References
     ----------
@@ -53,4 +53,7 @@ class Gradual(Sparsifying):
         if epoch > self.warm:
             self.share(layers)
         for layer in layers:
-            layer.held.settle(layer.original)
+            if layer.held.reached >= 1:
+                layer.held.harden(layer.original)  # what is masked keeps its weights, and would come back
+            else:
+                layer.held.settle(layer.original)

@@ -103,6 +103,10 @@ def on_weights(model: nn.Module, method: Training, notes: list[str]) -> Iterator
     names = among({n: [n, f"type:{_type(m)}"] for n, m in found.items()}, method.targets, method.ignore)
     wanted = {n: m for n, m in found.items() if n in names and m.weight.requires_grad}
     refuse_trained(method, {n: (m, "weight") for n, m in wanted.items()})
+    shared = [n for n, m in wanted.items() if _uses(model, m.weight) > 1]
+    if shared:
+        notes.append(f"{method.name}: {counted(len(shared), 'weight')} that others share stay: {listed(shared)}")
+        wanted = {n: m for n, m in wanted.items() if n not in shared}
     odd = [n for n, m in wanted.items() if not method.fits(tuple(m.weight.shape))]
     if not wanted or len(odd) == len(wanted):
         none = f"none of its layers fits ({listed(odd)})" if odd else "it has no linear or convolution layer"
@@ -128,6 +132,11 @@ def refuse_trained(method: Training, places: Mapping[str, Place]) -> None:
             f"training by {method.name}: {listed(twice)} trained by another method already",
             hint="one method for each weight (targets, ignore), one after the other for the same",
         )
+
+
+def _uses(model: nn.Module, parameter: Tensor) -> int:
+    """How many names a parameter has: one that is tied would be sparse in one place and dense in another."""
+    return sum(p is parameter for _, p in model.named_parameters(remove_duplicate=False))
 
 
 def _type(module: nn.Module) -> str:

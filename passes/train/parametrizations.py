@@ -39,10 +39,10 @@ class Mask(nn.Module, ABC):
     def __init__(self, weight: Tensor, pattern: Pattern | None) -> None:
         super().__init__()
         self.pattern = pattern
-        self.register_buffer("gone", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("reached", torch.zeros(()))
+        self.register_buffer("gone", torch.zeros((), dtype=torch.int64, device=weight.device))
+        self.register_buffer("reached", torch.zeros((), device=weight.device))
         self.register_buffer("mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
-        self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("hard", torch.zeros((), dtype=torch.bool, device=weight.device))
 
     def largest(self, weight: Tensor) -> Tensor:
         """Which elements stay of ``weight`` at what is ``reached``."""
@@ -76,7 +76,9 @@ class Mask(nn.Module, ABC):
             self.hard.fill_(True)
 
     def settle(self, weight: Tensor) -> None:
-        """The mask for the epoch to come, which stays as it is until the next."""
+        """The mask for the epoch to come, which stays as it is until the next; a hard one stays for good."""
+        if self.hard:
+            return
         self.mask.copy_(self.largest(weight) if self.reached > 0 else torch.ones_like(self.mask))
 
 
@@ -105,7 +107,7 @@ class SoftMask(Mask):
     def __init__(self, weight: Tensor, pattern: Pattern | None, tau: float) -> None:
         super().__init__(weight, pattern)
         self.tau = tau
-        self.register_buffer("warmth", torch.ones(()))
+        self.register_buffer("warmth", torch.ones((), device=weight.device))
 
     def of(self, size: Tensor) -> Tensor | None:
         if self.hard:
@@ -187,7 +189,7 @@ class SoftThreshold(nn.Module):
         self.decay = decay
         self.level = nn.Parameter(torch.full((), start, dtype=weight.dtype, device=weight.device))
         self.register_buffer("mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
-        self.register_buffer("hard", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("hard", torch.zeros((), dtype=torch.bool, device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.hard:

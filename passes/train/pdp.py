@@ -31,7 +31,7 @@ class Pdp(Sparsifying):
     rise: epochs in which the masks come to the whole of it (the paper's 1/0.015).
     tau: how soft masks are, in mean squares of the weight (in standard deviations of the squares, if less).
     settle: epochs after that in which tau falls, until masks are hard and what follows is fine-tuning (ours).
-    targets, ignore: patterns of weights: only these, none of these.
+    targets, ignore: patterns of weights (of groups, with channels): only these, none of these.
 
     References
     ----------

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from ...files import write_whole
 from ...ir.errors import ModelError, UsageError
+from ...ir.packing.packing import PACKING, Packing
 from ..groups import Groups
 from .batches import Batches
 from .channels import on_groups
@@ -70,14 +71,14 @@ class Sparse:
                 method.check()
                 self.layers.append((method, []))
                 self.layers[-1][1].extend(self._on(method))
-        except UsageError:
+            if epochs := self._progress.epochs:
+                unfinished = (method.unfinished(epochs) for method, _ in self.layers)
+                self.notes.extend(note for note in unfinished if note)
+            self._batches.watch([*self._each()])
+            self._begin()
+        except BaseException:
             self._remove(trained=False)
             raise
-        if epochs := self._progress.epochs:
-            unfinished = (method.unfinished(epochs) for method, _ in self.layers)
-            self.notes.extend(note for note in unfinished if note)
-        self._batches.watch([*self._each()])
-        self._begin()
 
     def __enter__(self) -> Sparse:
         return self
@@ -147,11 +148,27 @@ class Sparse:
                 )
 
     def finish(self) -> None:
-        """Make what is soft hard, and the weights ordinary parameters again; a second call does nothing."""
+        """Make what is soft hard, and the weights ordinary parameters again; a second call does nothing.
+
+        The model's ``meta`` then says how its weights may be packed, for compiles of it.
+        """
         if not self.finished:
             self.harden()
+            self._tell_packing()
             self._remove(trained=True)
             self.finished = True
+
+    def _tell_packing(self) -> None:
+        found = Packing()
+        for method, layers in self.layers:
+            found = found.with_others(method.packing(layers))
+        meta = getattr(self.model, "meta", None)
+        if found == Packing() or not (meta is None or isinstance(meta, dict)):
+            return
+        known = {} if meta is None else meta
+        held = known.get(PACKING)
+        known[PACKING] = found.with_others(held) if isinstance(held, Packing) else found
+        object.__setattr__(self.model, "meta", known)
 
     def _remove(self, *, trained: bool) -> None:
         """Make the weights ordinary parameters again: as layers see them where ``trained``, else as they are."""

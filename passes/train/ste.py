@@ -22,7 +22,7 @@ class Ste(Sparsifying):
     channels: instead the share of the units that go, with all of their elements.
     warm: epochs without a mask.
     decay: pull what is masked towards zero by so much of it (SR-STE; the paper's is 0.0002).
-    targets, ignore: patterns of weights: only these, none of these.
+    targets, ignore: patterns of weights (of groups, with channels): only these, none of these.
 
     References
     ----------

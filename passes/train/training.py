@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
 from ...ir.packing.nm import Pattern
+from ...ir.packing.packing import Packing
 from ..base import Kind, Pass, State
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Training(Pass):
     def unfinished(self, epochs: int) -> str | None:
         """What is worth a word where a training has so few ``epochs`` that the method does not come to its end."""
         return None
+
+    def packing(self, layers: Sequence[Trained]) -> Packing:
+        """What is known of how the weights may be packed, once they are hard."""
+        return Packing()
 
     @abstractmethod
     def finish(self, layers: Sequence[Trained]) -> None:
@@ -119,6 +124,9 @@ class Sparsifying(Training):
             self.share(layers)
         for layer in layers:
             layer.held.reached.fill_(self.reached(epoch - self.warm) if epoch >= self.warm else 0.0)
+
+    def packing(self, layers: Sequence[Trained]) -> Packing:
+        return Packing() if self.pattern is None else Packing((self.pattern,))
 
     def unfinished(self, epochs: int) -> str | None:
         came = self.reached(epochs - 1 - self.warm) if epochs > self.warm else 0.0

@@ -167,3 +167,38 @@ def assert_same(form: Form, tensor: Array) -> None:
     np.testing.assert_array_equal(form.dense(), tensor)
     assert form.dtype == tensor.dtype and tuple(form.shape) == tensor.shape
     assert form.size_bytes == sum(a.nbytes for a in form.arrays().values())
+
+
+def _packed_one() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    tensor = rng.integers(0, 4, (64, 64)).astype(np.float32)
+    made, count = packed(Emitted(products({"fc.weight": tensor}, 21)), Packing())
+    assert count["palette"] == 1
+    return made.proto
+
+
+def test_a_constant_that_others_read_stays() -> None:
+    model = _packed_one()
+    table = next(t for t in model.graph.initializer if t.name.endswith(".table"))
+    model.graph.node.append(helper.make_node("Identity", [table.name], ["also"]))
+    model.graph.output.append(helper.make_tensor_value_info("also", TensorProto.FLOAT, None))
+    dense, _ = unpacked(model)
+    session = ort.InferenceSession(dense.SerializeToString())
+    np.testing.assert_array_equal(
+        session.run(["also"], {"fc.weight_x": np.ones(1, np.float32)})[0].ravel(), [0, 1, 2, 3]
+    )
+
+
+def test_nodes_of_other_kinds_are_not_run() -> None:
+    model = _packed_one()
+    node = next(n for n in model.graph.node if n.name.startswith("prunec"))
+    node.op_type = "Loop"
+    assert unpacked(model)[0] is model
+
+
+def test_a_tensor_whose_parts_have_names_already_stays() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(0, 4, (64, 64)).astype(np.float32) for _ in range(2))
+    made, count = packed(Emitted(products({"fc": one, "fc.table": other}, 21)), Packing())
+    assert count == {"dense": 1, "palette": 1}
+    ort.InferenceSession(made.whole().SerializeToString())

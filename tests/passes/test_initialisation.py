@@ -278,6 +278,7 @@ def test_rescaled_numbers_keep_their_signs() -> None:
         ("score{method=l1},rectify{params=0}", UsageError, "params} cannot be 0"),
         ("score{method=l1},rectify{params=0.5,steps=0}", UsageError, "steps=0"),
         ("score{method=magnitude},rectify{params=0.0001,steps=1}", BudgetError, "cannot be met"),
+        ("score{method=magnitude},rectify{params=0.5,ignore=[re:.*]}", BudgetError, "no group that it may cut"),
         ("groups{mode=unconstrained},score{method=l1},rectify{params=0.5}", UsageError, "constrained"),
         ("initialise", UsageError, "requires 'compact'"),
     ],

@@ -18,6 +18,7 @@ from prunec.passes import runner
 from prunec.passes.canonicalize import canonical
 from prunec.passes.groups import groups_of
 from prunec.passes.largest import largest
+from prunec.passes.score.scoring import ELEMENTS, Elements, Scoring
 from prunec.passes.weights import weights
 
 from ..ir.test_onnx_frontend import build, node, weight
@@ -214,3 +215,31 @@ def test_thelargest_of_many_arrays() -> None:
                 expected = np.zeros(size, bool)
                 expected[np.argsort(-numbers, kind="stable")[:count]] = True
                 np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize("pipeline", ["mask{sparsity=0.5,steps=3}", "mask{n=2,m=4}", "permute,mask{n=2,m=4}"])
+def test_scores_that_are_no_numbers(pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them masks a whole layer in silence, in whatever step they come."""
+    calls = []
+
+    def spoilt(scoring: Scoring) -> Elements:
+        calls.append(scoring)
+        bad = np.nan if len(calls) > 1 or "n=2" in pipeline else 1.0
+        return {p.name: np.square(p.data) * bad for p in scoring.all_parameters()}
+
+    monkeypatch.setitem(ELEMENTS, "magnitude", spoilt)
+    with pytest.raises(ModelError, match="NaN or infinite scores for elements of"):
+        compiled(f"score{{method=magnitude}},{pipeline},verify")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("n=2,m=4,steps=10", "are for a sparsity"),
+        ("n=2,m=4,floor=0.1", "are for"),
+        ("sparsity=0.5,v=4", "without a pattern"),
+    ],
+)
+def test_options_that_would_be_ignored(options: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compiled(f"score{{method=magnitude}},mask{{{options}}},verify")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from prunec.ir.packing import Pattern
 from prunec.passes.train import clusters
 from prunec.passes.train.clusters import Clusters
 from prunec.passes.train.parametrizations import Mask, SoftMask, SoftThreshold, StraightMask
+from prunec.passes.train.training import Training
+from prunec.recipe import Recipe
 
 IMAGES, LABELS = (torch.tensor(x) for x in load_digits(return_X_y=True))
 IMAGES = IMAGES.float().view(-1, 1, 8, 8) / 8 - 1
@@ -174,6 +177,20 @@ def test_learned_thresholds_make_a_network_sparse() -> None:
     assert set(model.state_dict()) == set(net().state_dict())
 
 
+@pytest.mark.parametrize("recipe", ["gradual{sparsity=0.8,rise=2}", "gradual{n=2,m=4,rise=2}"])
+def test_gradual_masks_stay_once_they_are_whole(recipe: str) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, recipe) as sparse:
+        masks = []
+        for k in range(5):
+            masks.append([x.mask.clone() for x in model.modules() if isinstance(x, Mask)])
+            sparse.step(epoch(model, optimizer, k))
+        masks.append([x.mask.clone() for x in model.modules() if isinstance(x, Mask)])
+    same = [all(torch.equal(a, b) for a, b in zip(one, two, strict=True)) for one, two in pairwise(masks)]
+    assert same == [False, True, True, True, True]
+
+
 def test_the_schedule_of_the_paper() -> None:
     """r(e) = min(1, ε (e + 1)) of what the global level gives each layer; gradual: cubic."""
     model = net()
@@ -243,7 +260,7 @@ def test_clusters_of_values_are_those_of_elements(training: bool) -> None:
         leaf = weight.clone().requires_grad_()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clusters, "_VALUES", large)
-            out = held(leaf)
+            out = held.clustered(leaf)
         (gradient,) = torch.autograd.grad((out * slope).sum(), leaf)
         found.append((out.detach(), gradient, held.centres.clone()))
     (a, b, c), (d, e, f) = found
@@ -264,7 +281,7 @@ def test_pruned_then_clustered() -> None:
     zeros = {n: w == 0 for n, w in weights(copy.deepcopy(model)).items()}
     optimizer = sgd(model)
     with prunec.train(model, "dkm{bits=2,least=1}") as sparse:
-        for k in range(3):
+        for k in range(6):
             sparse.step(epoch(model, optimizer, k))
     for name, weight in weights(model).items():
         assert (weight[zeros[name]] == 0).all(), name
@@ -272,6 +289,33 @@ def test_pruned_then_clustered() -> None:
     assert accuracy(model) > 0.85
     result = prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False)
     assert result.report["packed"]["torch"]["size_bytes"]["ratio"] < 0.1
+
+
+@pytest.mark.parametrize("recipe", ["dkm{bits=3,scale=true}", "dkm{bits=2,group=16}", "dkm{bits=4,dim=2,scale=true}"])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_what_training_knows_is_packed(recipe: str, pruned: bool) -> None:
+    """Rows of their own scales, groups and vectors are not found in the numbers; the model says what they are."""
+    model = net()
+    if pruned:
+        with torch.no_grad():
+            dict(model.named_parameters())["6.weight"][:, ::4] = 0
+    optimizer = sgd(model)
+    with prunec.train(model, recipe) as sparse:
+        for k in range(2):
+            sparse.step(epoch(model, optimizer, k))
+    assert not pruned or (weights(model)["6"][:, ::4] == 0).all()
+    result = prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False)
+    partly = pruned and "dim=2" in recipe  # zeros that are a part of a vector
+    assert result.forms.get("palette", 0) + result.forms.get("bitmask", 0) >= (1 if partly else 2), result.forms
+    assert result.report["packed"]["torch"]["size_bytes"]["ratio"] < (0.8 if partly else 0.25)
+
+
+def test_a_pattern_that_was_trained_is_known() -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, "ste{n=2,m=4}") as sparse:
+        sparse.step(epoch(model, optimizer, 0))
+    assert prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False).forms["nm"] >= 2
 
 
 def test_groups_of_rows_have_their_own_centres() -> None:
@@ -294,7 +338,16 @@ def test_gradients_go_through_the_clusters() -> None:
     held = Clusters(weight, torch.tensor([[[-1.0], [0.1], [1.0]]], dtype=torch.float64), tau=0.5, rounds=3).eval()
     width = held.width(weight)
     held.width = lambda weight: width  # type: ignore[method-assign]  # it is taken as constant
-    assert torch.autograd.gradcheck(held, (weight,))
+    assert torch.autograd.gradcheck(held.clustered, (weight,))
+
+
+def test_a_step_between_clusters_has_no_endless_gradient() -> None:
+    """Halfway between two centres the slope of a narrow softmax is huge; what a weight gets stays in bounds."""
+    weight = torch.tensor([[-1.0, -1.001, 1.0, 0.9, 1e-6, 1.001]]).requires_grad_()
+    held = Clusters(weight, torch.tensor([[[-1.0], [1.0]]]), tau=1e-6, rounds=1).eval()
+    (steep,), (limited,) = (torch.autograd.grad(made(weight).sum(), weight) for made in (held.clustered, held))
+    assert steep.abs().max() > 1e4
+    assert limited.abs().max() == 4.0
 
 
 @pytest.mark.parametrize("recipe", ["pdp{sparsity=0.8,warm=1,rise=3}", "gradual{sparsity=0.8,rise=3}", "dkm{bits=2}"])
@@ -347,11 +400,24 @@ def test_an_error_leaves_the_training_as_it_is() -> None:
     assert set(model.state_dict()) == set(net().state_dict())
 
 
-def test_masks_that_are_settled_before_the_end() -> None:
+ALL = [
+    "pdp{sparsity=0.8,warm=0,rise=10}",
+    "gradual{sparsity=0.8,rise=10}",
+    "gradual{n=2,m=4,rise=10}",
+    "ste{sparsity=0.8}",
+    "str{start=-6.0,decay=0.05}",
+    "dkm{bits=3}",
+    "dkm{bits=8,scale=true}",
+]
+"""Every method."""
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_masks_that_are_settled_before_the_end(recipe: str) -> None:
     """Fine-tuning with the final masks: zeros stay zeros."""
     model = net()
-    optimizer = sgd(model)
-    with prunec.train(model, "pdp{sparsity=0.9,warm=0,rise=2}") as sparse:
+    with prunec.train(model, recipe) as sparse:
+        optimizer = sgd(model)
         for k in range(3):
             sparse.step(epoch(model, optimizer, k))
         sparse.harden()
@@ -360,6 +426,60 @@ def test_masks_that_are_settled_before_the_end() -> None:
             sparse.step(epoch(model, optimizer, k))
     for name, weight in weights(model).items():
         assert (weight[zeros[name]] == 0).all()
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_autocast_computes_what_it_does_without(recipe: str) -> None:
+    model = net()
+    prunec.train(model, recipe)
+    layer = model.eval().get_submodule("6")  # in training each forward moves the centres
+    with torch.no_grad():
+        plain = layer.weight.clone()  # type: ignore[operator]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = layer.weight.clone()  # type: ignore[operator]
+    torch.testing.assert_close(cast, plain)
+
+
+@pytest.mark.parametrize("recipe", [*ALL, "pdp{channels=0.5,warm=0,rise=1}"])
+def test_a_weight_of_zeros_trains(recipe: str) -> None:
+    model = net()
+    with torch.no_grad():
+        dict(model.named_parameters())["6.weight"].zero_()
+    with prunec.train(model, recipe, (IMAGES[:2],)) as sparse:
+        sparse.step(epoch(model, sgd(model), 0))
+    assert all(np.isfinite(weight).all() for weight in weights(model).values())
+
+
+@pytest.mark.parametrize(
+    "recipe", ["pdp{sparsity=0.8}", "pdp{n=2,m=4}", "gradual{n=2,m=4}", "ste{sparsity=0.8}", "str"]
+)
+def test_what_is_put_on_weights_is_where_they_are(recipe: str) -> None:
+    (step,) = Recipe.parse(recipe)
+    assert isinstance(step, Training)
+    put = step.on(nn.Parameter(torch.empty(64, 64, device="meta")))
+    assert {x.device.type for x in (*put.parameters(), *put.buffers())} == {"meta"}
+
+
+def test_tied_weights_stay() -> None:
+    """Their two places would see different weights."""
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.Linear(16, 20, bias=False))
+    dict(model.named_modules())["2"].weight = dict(model.named_modules())["0"].weight
+    with prunec.train(model, "ste{sparsity=0.5}") as sparse:
+        assert [layer.name for _, layers in sparse.layers for layer in layers] == ["1.weight"]
+        assert "ste: 1 weight that others share stay: 2.weight" in sparse.notes
+        sparse.skip()
+    assert model.get_submodule("0").weight is model.get_submodule("2").weight
+
+
+def test_a_method_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Any, layers: Any, epoch: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("prunec.passes.train.ste.Ste.begin_epoch", fails)
+    model = net()
+    with pytest.raises(MemoryError):
+        prunec.train(model, "ste{sparsity=0.5}")
+    assert set(model.state_dict()) == set(net().state_dict())
 
 
 def test_autocast_and_accumulation() -> None:
