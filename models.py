@@ -21,9 +21,8 @@ from .ir import arrays
 from .ir.codes import codes
 from .ir.errors import ModelError, UsageError
 from .ir.graph import Graph
-from .ir.packing.packing import PACKING
+from .ir.packing.packing import PACKING, Packing
 from .ir.words import did_you_mean
-from .packed_weights import packing_of
 
 if TYPE_CHECKING:
     import onnx
@@ -122,7 +121,7 @@ def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
     with contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph of an export that failed
         program = export(model, args, kwargs)
     graph, found = _read_program(program)
-    graph.source[PACKING] = packing_of(model)
+    graph.source[PACKING] = Packing.of_module(model)
     return graph, found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .passes.base import revaluing
+from .passes.base import PASSES, revaluing
 
 NOTHING = "nothing was pruned"
 _FAR = 0.05
@@ -33,8 +33,9 @@ def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
         return
     if revaluing(report.get("values") or ()):
         return
-    ran = [step["name"] for step in report["passes"]]
-    absent = next((name for name in ("plan", "eliminate") if name not in ran), None)
+    ran = [PASSES[step["name"]] for step in report["passes"] if step["name"] in PASSES]
+    made = frozenset[str]().union(*(step.ensures for step in ran))
+    absent = next((name for name, fact in (("plan", "plan"), ("eliminate", "compact")) if fact not in made), None)
     yield f"{NOTHING}: the pipeline has no {absent}" if absent else NOTHING
 
 

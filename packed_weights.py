@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .files import write_whole
 from .ir.errors import UsageError
 from .ir.packing.nm import Pattern
-from .ir.packing.packing import PACKING, Packing
+from .ir.packing.packing import Packing
 from .report import TorchFiles
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def pack(
     """
     from .ir.serial_weights import written
 
-    packing = packing_of(model) or Packing()
+    packing = Packing.of_module(model) or Packing()
     if (n, m) != (None, None):
         packing = packing.with_others(Packing((Pattern.of(n, m, v, "pack"),)))
     tensors = _tensors(model)
@@ -81,17 +81,6 @@ def unpack(path: str | Path) -> dict[str, torch.Tensor]:
     from .ir.serial_weights import read
 
     return read(Path(path)).tensors
-
-
-def packing_of(model: Any) -> Packing | None:
-    """How the weights of a module may be packed, as the compiles say that gave it, or parts of it; None for nothing."""
-    found: Packing | None = None
-    for part in model.modules() if hasattr(model, "modules") else ():
-        meta = getattr(part, "meta", None)
-        held = meta.get(PACKING) if isinstance(meta, dict) else None
-        if isinstance(held, Packing):
-            found = held if found is None else found.with_others(held)
-    return found
 
 
 def _tensors(model: Any) -> Mapping[str, torch.Tensor]:

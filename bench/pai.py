@@ -24,9 +24,10 @@ from __future__ import annotations
 import argparse
 import copy
 import gzip
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ class Plan:
 
 
 CHECKED = ("SNIP", "SynFlow")
-_RESNET = Settings(adapt_epochs=2, adapt_lr=0.1, train_images=25_600)
-_VGG = replace(_RESNET, train_images=12_800, test_images=2_500)
+_RESNET = Settings(adapt_epochs=2, adapt_lr=0.1, batch=64, train_images=12_800)
+_VGG = replace(_RESNET, test_images=2_500)
 _TINY = replace(_RESNET, adapt_epochs=1, adapt_lr=0.02, batch=32, train_images=640, test_images=500)
 FULL = {"resnet20": Plan(ResNet, _RESNET, tuple(METHODS), checked=CHECKED), "vgg16": Plan(VGG, _VGG)}
 ALL = FULL | {"vgg16": replace(FULL["vgg16"], methods=tuple(METHODS), checked=CHECKED)}
@@ -255,26 +256,22 @@ def file(bed: Bed, name: str, written: onnx.ModelProto, module: nn.Module, dense
     return made
 
 
-def run(data: Path, plans: dict[str, Plan]) -> dict[str, Any]:
-    """Prune, train and measure; the result is what the JSON file holds."""
-    start, networks = time.perf_counter(), {}
-    for name, plan in plans.items():
-        bed = Bed.of(name, plan, data)
-        grid = criteria(bed, plan)
-        networks[name] = {
-            "settings": {**asdict(bed.settings), "batches_scored": BATCHES, "most_steps": plan.most_steps},
-            "parameters": sum(p.numel() for p in bed.model.parameters()),
-            "criteria": [asdict(each.row) for each in grid.values()],
-            "checks": [asdict(row) for row in checks(bed, plan, grid)],
-            "files": [asdict(made) for made in files(bed, plan, grid)] if plan.files else [],
-        }
+def run(data: Path, name: str, plan: Plan) -> dict[str, Any]:
+    """Prune, train and measure one network; the result is what the JSON file holds of it."""
+    start = time.perf_counter()
+    bed = Bed.of(name, plan, data)
+    grid = criteria(bed, plan)
     return {
-        "methods": {name: asdict(method) for name, method in METHODS.items()},
+        "settings": {**asdict(bed.settings), "batches_scored": BATCHES, "most_steps": plan.most_steps},
+        "parameters": sum(p.numel() for p in bed.model.parameters()),
+        "methods": {name: asdict(METHODS[name]) for name in plan.methods},
+        "criteria": [asdict(each.row) for each in grid.values()],
+        "checks": [asdict(row) for row in checks(bed, plan, grid)],
         "recipe": str(Recipe.load(RECONVENE)),
+        "files": [asdict(made) for made in files(bed, plan, grid)] if plan.files else [],
         "machine": machine(),
         "versions": {"prunec": prunec.__version__},
         "seconds": round(time.perf_counter() - start, 1),
-        "networks": networks,
     }
 
 
@@ -296,10 +293,10 @@ _HEAD = f"{'':<28}{'asked':>7}{'left':>9}{'sparsest':>10}{'empty':>7}{'last':>6}
 _FILE_HEAD = f"{'':<28}{'params':>8}{'file':>12}{'gzip':>12}{'latency':>9}{'prune':>9}{'top-1':>10}"
 
 
-def table(result: dict[str, Any]) -> str:
+def table(networks: Mapping[str, Any]) -> str:
     """The result as people read it: up to three tables for each network."""
     lines = ["left, sparsest: share of all weights, of the sparsest layer's; empty, last: layers with none, with one"]
-    for name, network in result["networks"].items():
+    for name, network in networks.items():
         settings = network["settings"]
         images, steps = settings["train_images"], settings["train_images"] // settings["batch"]
         lines += [
@@ -312,7 +309,8 @@ def table(result: dict[str, Any]) -> str:
                 lines += ["", f"{part:<28}{_HEAD[28:]}", *(_line(Row(**row)) for row in network[part])]
         if network["files"]:
             lines += ["", f"{'files':<28}{_FILE_HEAD[28:]}", *(_file_line(File(**made)) for made in network["files"])]
-    return "\n".join([*lines, "", f"{result['seconds']:.0f} s: {result['command']}"])
+        lines += ["", f"{network['seconds']:.0f} s: {network['command']}"]
+    return "\n".join(lines)
 
 
 def _line(row: Row) -> str:
@@ -356,10 +354,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = find_data()
     if data is None:
         return 0
-    result = run(data, plans)
-    result["command"] = command("bench.pai", arguments)
-    record(result, cache() / "pai-short.json" if options.short else RESULTS)
-    print(table(result))
+    path = cache() / "pai-short.json" if options.short else RESULTS
+    networks = {}
+    for name, plan in plans.items():  # each is written when it is done, beside those of other runs
+        networks[name] = run(data, name, plan) | {"command": command("bench.pai", arguments)}
+        record((json.loads(path.read_text()) if path.exists() else {}) | networks, path)
+    print(table(networks))
     return 0
 
 

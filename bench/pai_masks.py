@@ -105,10 +105,11 @@ def inverted(method: Method) -> Iterator[Method]:
     name = f"{method.criterion}_inverted"
 
     @element_criterion(name)
-    def lowest(scoring: Scoring) -> Elements:
-        """The criterion with its sign changed."""
+    def opposite(scoring: Scoring) -> Elements:
+        """The criterion with its sign changed; what is masked stays lowest."""
         scores = find_elements(method.criterion)(scoring)
-        return {n: np.where(scoring.masks[n], -s, -np.inf) if n in scoring.masks else -s for n, s in scores.items()}
+        last = -2 * max(float(np.abs(s).max()) for s in scores.values()) - 1
+        return {n: np.where(scoring.masks[n], -s, last) if n in scoring.masks else -s for n, s in scores.items()}
 
     try:
         yield replace(method, criterion=name)

@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import copy
 import gzip
+import hashlib
+import json
 import multiprocessing
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +34,7 @@ from .cifar10 import (
     ResNet,
     Settings,
     adapted,
+    cache,
     find_data,
     has_bf16,
     load,
@@ -58,6 +62,7 @@ from prunec.runtime.session import available_cores
 class SparseSettings(Settings):
     """Of the ``tune_epochs`` the first ``warm`` are dense; masks grow in ``rise``, and stay in the last ``settled``."""
 
+    train_images: int = 12_800
     tune_epochs: int = 5
     warm: int = 0
     rise: int = 2
@@ -183,16 +188,50 @@ def contend(
     return row, file
 
 
-def _contend_alone(contender: Contender, data: Path, settings: SparseSettings) -> tuple[Row, bytes]:
-    """The same in a process of its own, on one thread."""
+@dataclass(frozen=True)
+class Kept:
+    """What one contender came to, in ``folder``, so that a run that was broken off can go on."""
+
+    folder: Path
+    contender: Contender
+
+    @property
+    def _stem(self) -> str:
+        return re.sub(r"\W+", "-", f"{self.contender.task} {self.contender.name}")
+
+    def read(self) -> tuple[Row, bytes] | None:
+        """The line and the ONNX file; None where it is not done yet."""
+        row, file = (self.folder / (self._stem + suffix) for suffix in (".json", ".onnx"))
+        return (Row(**json.loads(row.read_text())), file.read_bytes()) if row.exists() else None
+
+    def write(self, row: Row, file: bytes) -> None:
+        """Keep them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{self._stem}.onnx").write_bytes(file)
+        part = self.folder / f"{self._stem}.part"
+        part.write_text(json.dumps(asdict(row)))
+        part.rename(self.folder / f"{self._stem}.json")
+
+
+def _contend_alone(kept: Kept, data: Path, settings: SparseSettings) -> tuple[Row, bytes]:
+    """The same in a process of its own, on one thread, unless it is done already."""
+    if (done := kept.read()) is not None:
+        return done
     torch.set_num_threads(1)
     images, test = load(data, "train").first(settings.train_images), load(data, "test").first(settings.test_images)
-    return contend(contender, adapted(data, images, settings), images, test, settings)
+    made = contend(kept.contender, adapted(data, images, settings), images, test, settings)
+    kept.write(*made)
+    return made
 
 
-def run(data: Path, settings: SparseSettings, contenders: Iterable[Contender], jobs: int) -> dict[str, Any]:
-    """Train, compile and measure all ``contenders``, ``jobs`` at a time; the result is what the JSON file holds."""
-    start, chosen = time.perf_counter(), [*DENSE, *contenders]
+def run(
+    data: Path, settings: SparseSettings, contenders: Iterable[Contender], jobs: int, folder: Path
+) -> dict[str, Any]:
+    """Train, compile and measure all ``contenders``, ``jobs`` at a time; the result is what the JSON file holds.
+
+    Those that ``folder`` holds are not trained again; it is gone when all are done.
+    """
+    start, chosen = time.perf_counter(), [Kept(folder, contender) for contender in (*DENSE, *contenders)]
     images, test = load(data, "train").first(settings.train_images), load(data, "test").first(settings.test_images)
     dense = adapted(data, images, settings)
     accuracy = {
@@ -204,6 +243,7 @@ def run(data: Path, settings: SparseSettings, contenders: Iterable[Contender], j
         found = list(pool.map(_contend_alone, chosen, [data] * len(chosen), [settings] * len(chosen)))
     exported = export(dense, torch.zeros(2, 3, 32, 32))
     rows = [replace(row, latency=latency(exported, onnx.load_from_string(file), TURNS)) for row, file in found]
+    shutil.rmtree(folder, ignore_errors=True)
     return {
         "settings": asdict(settings),
         "machine": machine(),
@@ -248,13 +288,19 @@ def main(
     parser.add_argument("--short", action="store_true", help="a few images and epochs: a check, not a measurement")
     parser.add_argument("--jobs", type=int, default=available_cores(), help="how many train at a time (default: cores)")
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=list(tasks), help="these parts of the table alone")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the last run of these settings: what it trained"
+    )
     options = parser.parse_args(arguments)
     data = find_data()
     if data is None:
         return 0
     settings = replace(SHORT if options.short else SparseSettings(), bf16=has_bf16())
     contenders = [contender for task in options.tasks for contender in tasks[task]]
-    result = run(data, settings, contenders, options.jobs)
+    folder = cache() / f"{name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+    if not options.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    result = run(data, settings, contenders, options.jobs, folder)
     result["command"] = command(f"bench.{name}", arguments)
     if not options.short:
         record(result, ROOT / "bench" / "results" / f"{name}.json")

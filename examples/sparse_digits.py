@@ -37,12 +37,14 @@ def main() -> None:
     """Train, compile, and say what came of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--save", metavar="FILE", help="write the trained weights")
-    save = parser.parse_args().save
+    parser.add_argument("--double", action="store_true", help="in float64: one process and two agree in many digits")
+    save, double = vars(parser.parse_args()).values()
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64 if double else torch.float32)
     if WORLD > 1:
         dist.init_process_group("gloo")
     images, labels = (torch.tensor(x) for x in load_digits(return_X_y=True))
-    images = images.float().view(-1, 1, 8, 8) / 8 - 1
+    images = images.to(torch.get_default_dtype()).view(-1, 1, 8, 8) / 8 - 1
     model = network()
     with prunec.train(model, RECIPE) as sparse:
         seen = nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
@@ -63,7 +65,7 @@ def main() -> None:
     if RANK == 0:
         with torch.no_grad():
             right = float((model(images).argmax(1) == labels).float().mean())
-        result = prunec.compile(model.eval(), (images[:2],), "pack,verify")
+        result = prunec.compile(model.eval().float(), (images[:2].float(),), "pack,verify")
         size = result.report["size_bytes"]
         print(f"{right:.1%} of the digits right, {size['dense']:,} -> {size['compact']:,} bytes")
     if WORLD > 1:

@@ -15,7 +15,7 @@ class SparseCallback(Callback):
     """Tells ``sparse`` of each epoch that ends, and has Lightning's checkpoints hold its state.
 
     loss: the name under which the module logs the loss of training (``self.log("train_loss", …, on_epoch=True)``); what
-    else it logs goes into the history as metrics.
+    else it logs goes into the history as metrics (``epoch``, ``loss`` and ``sparsity`` as ``logged_epoch`` and so on).
     ``trainer.fit(…, ckpt_path=…)`` goes on from a checkpoint.
 
     Raises
@@ -42,7 +42,7 @@ class SparseCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found = {n: float(value) for n, value in trainer.callback_metrics.items() if not n.endswith("_step")}
         loss = found.pop(self.loss, None)
-        self.sparse.step(loss, **{n: value for n, value in found.items() if n not in KEPT})
+        self.sparse.step(loss, **{f"logged_{n}" if n in KEPT else n: value for n, value in found.items()})
         self._told = trainer.current_epoch + 1
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -51,7 +51,8 @@ class Initialise(Pass):
         before = {c.name: c.data for c in groups.analysis.graph.constants.values()}
         rng = np.random.default_rng(state.seed)
         numbers = {}
-        for weight in weights(analyse(state.graph)):
+        found = weights(analyse(state.graph))
+        for weight in found:
             law = _Law.of(weight, before[weight.name])
             if self.mode == "all" or law.changes(weight.shape):
                 numbers[weight.value] = law.rescaled(weight) if self.mode == "rescale" else law.drawn(weight.shape, rng)
@@ -59,7 +60,7 @@ class Initialise(Pass):
         state.notes.append(
             f"initialise: {counted(len(numbers), 'weight')} {done}" if numbers else "initialise: no weight changed"
         )
-        state.values["initialise"] = {"weights": sorted(v.name for v in numbers)}
+        state.values["initialise"] = {"weights": sorted(w.name for w in found if w.value in numbers)}
         return revalued(state.graph, numbers)
 
 

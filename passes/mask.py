@@ -84,7 +84,7 @@ class Mask(Pass):
         if (self.sparsity is None) == (self.n is None):
             raise UsageError("mask: give a sparsity, or n and m", hint="mask{sparsity=0.9} or mask{n=2,m=4}")
         groups = _groups(state)
-        found = weights(groups.analysis, self.targets, self.ignore)
+        found = weights(groups.analysis, self)
         if not found:
             raise UsageError(
                 "mask: the model has no weight that a layer sums over", hint="`prunec analyze` says what it has"

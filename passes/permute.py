@@ -75,7 +75,7 @@ class Permute(Pass):
     def run(self, state: State) -> Graph:
         pattern, groups = Pattern(self.n, self.m, self.v), groups_of(state.graph)
         method = state.facts.get("criterion", "magnitude")
-        found = weights(groups.analysis, self.targets, self.ignore)
+        found = weights(groups.analysis, self)
         fits = [w for w in found if pattern.fits(w.rows)]
         if not fits:
             state.notes.append(

@@ -16,7 +16,7 @@ from ..ir.analysis import Analysis
 from ..ir.graph import Constant, Value
 from ..ir.opset import OPS
 from .parameter import Parameter
-from .plan.patterns import among
+from .plan.patterns import Choosing, among
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class Weight(Parameter):
         return array if self.summed == 1 else array.swapaxes(0, 1)
 
 
-def weights(analysis: Analysis, targets: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Weight]:
-    """The weights of the graph that ``targets`` mean (all where there is none), and none of ``ignore``.
+def weights(analysis: Analysis, by: Choosing | None = None) -> list[Weight]:
+    """The weights of the graph: all, or those that ``by`` means.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def weights(analysis: Analysis, targets: Iterable[str] = (), ignore: Iterable[st
     """
     found = [w for v, c in analysis.graph.constants.items() if (w := _weight(analysis, v, c)) is not None]
     names = {w.name: [*w.constant.names, *(f"type:{op}" for op in w.ops)] for w in found}
-    wanted = among(names, targets, ignore)
+    wanted = names if by is None else among(names, by)
     return [w for w in found if w.name in wanted]
 
 

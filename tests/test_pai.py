@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,7 +104,7 @@ def test_inverted_keeps_out_what_is_masked(monkeypatch: pytest.MonkeyPatch) -> N
         scoring: Any = SimpleNamespace(masks={"a": np.array([True, False, True])})
         scores = ELEMENTS[opposite.criterion](scoring)
     assert opposite.steps == 7
-    assert scores["a"].tolist() == [-3, -np.inf, -2] and scores["b"].tolist() == [-4]
+    assert scores["a"].tolist() == [-3, -9, -2] and scores["b"].tolist() == [-4]
 
 
 def test_a_mask_is_held_in_training_and_after() -> None:
@@ -196,15 +197,15 @@ def test_how_long_syn_flow_takes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def result() -> dict[str, Any]:
-    """What a run returns, made up."""
+    """What a run returns of one network, made up."""
     row = asdict(pai.Row("SNIP", 0.98, left=0.02, sparsest=0.001, empty=0, last=2, seconds=1.5, top1=51.5))
     made = asdict(pai.File("dense", 1.0, size_bytes=4096, gzip_bytes=2048, latency=1.0, seconds=0.0, top1=60.0))
-    network = {"settings": vars(SETTINGS), "parameters": 272_474, "criteria": [row], "checks": [], "files": [made]}
-    return {"seconds": 3.0, "command": "a command", "networks": {"resnet20": network}}
+    settings = {"settings": vars(SETTINGS), "parameters": 272_474, "seconds": 3.0, "command": "a command"}
+    return settings | {"criteria": [row], "checks": [], "files": [made]}
 
 
 def test_the_table_has_a_line_for_each() -> None:
-    lines = pai.table(result()).splitlines()
+    lines = pai.table({"resnet20": result()}).splitlines()
     assert "resnet20, 0.27 M parameters: 1 epochs of 16 images in 2 steps, tested on 16, seed 0" in lines
     assert "SNIP                           0.98   0.0200   0.00100      0     2    1.5 s   51.50 %" in lines
     assert "dense                         1.0000       4,096       2,048    1.000    0.0 s   60.00 %" in lines
@@ -219,19 +220,22 @@ def test_a_short_run_is_written_elsewhere(
     monkeypatch.setattr(pai, "find_data", lambda: tmp_path)
     monkeypatch.setattr(pai, "cache", lambda: tmp_path)
     monkeypatch.setattr(pai, "RESULTS", tmp_path / "pai.json")
-    plans: list[Any] = []
+    plans: list[tuple[str, Any]] = []
 
-    def run(data: Path, chosen: Any) -> dict[str, Any]:
-        plans.append(chosen)
+    def run(data: Path, model: str, plan: Any) -> dict[str, Any]:
+        plans.append((model, plan))
         return result()
 
     monkeypatch.setattr(pai, "run", run)
     assert pai.main([*arguments, "--epochs", "7", "--models", "vgg16"]) == 0
     assert [p.name for p in tmp_path.iterdir()] == [name]
-    assert list(plans[0]) == ["vgg16"] and plans[0]["vgg16"].settings.adapt_epochs == 7
+    ((model, plan),) = plans
+    assert model == "vgg16" and plan.settings.adapt_epochs == 7
+    assert pai.main([*arguments, "--models", "resnet20"]) == 0
+    assert list(json.loads((tmp_path / name).read_text())) == ["vgg16", "resnet20"], "beside those of other runs"
 
 
-@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--images", "511"], ["--short", "--images", "127"]])
+@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--images", "255"], ["--short", "--images", "127"]])
 def test_too_little_to_train_on(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         pai.main(arguments)

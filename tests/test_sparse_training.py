@@ -95,6 +95,18 @@ def test_k_means_fixes_what_it_clusters(name: str, *, moved: bool) -> None:
     assert torch.equal(start[7].weight, small) is not moved
 
 
+def test_a_run_that_broke_off_goes_on(tmp_path: Path) -> None:
+    """What was trained is not trained again; there are no images here."""
+    row = shared.Row(**result()["rows"][0])
+    kept, other = (shared.Kept(tmp_path / "run", contender("2:4", name)) for name in ("pdp", "ste"))
+    assert kept.read() is None
+    kept.write(row, b"a file")
+    assert shared._contend_alone(kept, tmp_path, SETTINGS) == kept.read() == (row, b"a file")
+    assert other.read() is None
+    (other.folder / "2-4-ste.onnx").write_bytes(b"half")
+    assert other.read() is None, "the line comes last"
+
+
 def result() -> dict[str, Any]:
     """What a run returns, made up."""
     row = shared.Row("2:4", "pdp", "pdp{n=2,m=4}", "pack,verify", 90.5, 90.25, 91.0, 0.5, 123456, 12345, 3.0, 1.01)

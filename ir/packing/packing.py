@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,17 @@ class Packing:
         found = list(forms)
         patterns = dict.fromkeys(f.pattern for f in found if isinstance(f, Sparse))
         return cls(tuple(patterns), tuple(f for f in found if isinstance(f, Palette) and not f.is_found))
+
+    @classmethod
+    def of_module(cls, model: Any) -> Packing | None:
+        """What a torch module, or parts of it, hold in their ``meta``, where a compile or a training left it."""
+        found: Packing | None = None
+        for part in model.modules() if hasattr(model, "modules") else ():
+            meta = getattr(part, "meta", None)
+            held = meta.get(PACKING) if isinstance(meta, dict) else None
+            if isinstance(held, cls):
+                found = held if found is None else found.with_others(held)
+        return found
 
     def smallest(self, tensor: Array) -> Packed | None:
         """The smallest form that gives ``tensor``, or the transposed one, back; None where it stays as it is."""

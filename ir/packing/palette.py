@@ -140,6 +140,12 @@ class Palette(Form):
         return out.node("Cast", [out.node("Mul", [wide, out.constant("scale", self.scale)])], to=self.dtype.name)
 
 
+def divides(shape: tuple[int, ...], group: int, dim: int) -> bool:
+    """Whether ``group`` rows (0: all) that share a table divide a tensor (o, i, *), and ``dim`` these rows."""
+    rows = group or shape[0]
+    return shape[0] % rows == 0 and math.prod(shape[1:]) * rows % dim == 0
+
+
 def _exact(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """In which dtype numbers are multiplied: runtimes have no products of shorter ones."""
     return np.promote_types(dtype, np.float32)

@@ -14,7 +14,7 @@ from ...ir.analysis import analyse
 from ...ir.errors import UsageError
 from ...ir.graph import Graph, Value
 from ...ir.packing.packing import Packing
-from ...ir.packing.palette import WIDEST, Palette
+from ...ir.packing.palette import WIDEST, Palette, divides
 from ...ir.words import counted, listed
 from ..base import Kind, Pass, State, register
 from ..values import revalued
@@ -70,9 +70,9 @@ class Palettise(Pass):
             raise UsageError(f"palette{{group}} cannot be {self.group}", hint="rows that share a table, or 0")
 
     def run(self, state: State) -> Graph:
-        found = weights(analyse(state.graph), self.targets, self.ignore)
+        found = weights(analyse(state.graph), self)
         large = [w for w in found if math.prod(w.shape) >= self.least]
-        odd = [w.name for w in large if not self._fits(w)]
+        odd = [w.name for w in large if not divides(w.shape, self.group, self.dim)]
         if not large or len(odd) == len(large):
             raise UsageError(
                 "palette: no weight is large enough" if not large else f"palette: none of {listed(odd)} divides so",
@@ -90,10 +90,6 @@ class Palettise(Pass):
         numbers = {w.value: arrays.to_numpy(p.dense()) for w, p in made.items()}
         self._record(state, made, numbers)
         return revalued(state.graph, numbers)
-
-    def _fits(self, weight: Weight) -> bool:
-        rows = self.group or weight.shape[0]
-        return weight.shape[0] % rows == 0 and math.prod(weight.shape) // weight.shape[0] * rows % self.dim == 0
 
     def _check_zeros(self, left: list[str], others: bool, state: State) -> None:
         """Say which weights are ``left`` because their zeros cannot stay; raise where there are no ``others``."""

@@ -184,7 +184,7 @@ class _Search:
         self.options, self.groups, self.budgets = options, groups, options.budgets
         self.standing, self.block, self.rounds = standing, block, rounds
         self.scores = standing.levels()
-        self.chosen = chosen(groups, options.targets, options.ignore)
+        self.chosen = chosen(groups, options)
         self._protect()
         self.ranked = [self._rank(g) for g in self.chosen]
         self.total = max(1, groups.prunable.size)

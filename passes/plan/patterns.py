@@ -1,4 +1,4 @@
-"""Patterns of names: which groups a planner may touch.
+"""Patterns of names: which groups or weights a pass may touch.
 
 A pattern is a glob, ``re:regex`` or ``type:op``.  It is held against the names of a group: its own, and those of the
 parameters whose first axis it is, under every name that a tied weight has.  A pattern that means nothing in the model
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import ClassVar, Protocol
 
 from ...ir.errors import UsageError
 from ...ir.words import did_you_mean
@@ -21,8 +22,22 @@ _MORE = "`prunec analyze` lists groups and pins"
 _MORE_TYPE = f"type: means layers, by ops that hold parameters; {_MORE}"
 
 
-def chosen(groups: Groups, targets: Iterable[str], ignore: Iterable[str]) -> list[Group]:
-    """The groups that some pattern of ``targets`` means (all where there is none), and none of ``ignore``.
+class Choosing(Protocol):
+    """A pass that is told by patterns what it may touch."""
+
+    name: ClassVar[str]
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Only these; all where there is none."""
+
+    @property
+    def ignore(self) -> Sequence[str]:
+        """None of these."""
+
+
+def chosen(groups: Groups, by: Choosing) -> list[Group]:
+    """The groups that some pattern of its ``targets`` means (all where there is none), and none of its ``ignore``.
 
     Raises
     ------
@@ -33,8 +48,8 @@ def chosen(groups: Groups, targets: Iterable[str], ignore: Iterable[str]) -> lis
     names = _Names(groups)
     if not groups.groups:
         return []
-    wanted = [_asked(names, p, "targets", names.of_groups()) for p in targets] or [groups.groups]
-    unwanted = [_asked(names, p, "ignore", names.of_model()) for p in ignore]
+    wanted = [_asked(names, p, f"{by.name}{{targets}}", names.of_groups()) for p in by.targets] or [groups.groups]
+    unwanted = [_asked(names, p, f"{by.name}{{ignore}}", names.of_model()) for p in by.ignore]
     yes, no = ({g.name for found in lists for g in found} for lists in (wanted, unwanted))
     return [g for g in groups.groups if g.name in yes - no]
 
@@ -69,19 +84,19 @@ def _typed(ops: Iterable[str]) -> list[str]:
 
 def _asked(names: _Names, pattern: str, option: str, known: list[str]) -> list[Group]:
     """The groups that ``pattern`` means; raises where it means none of the ``known`` names."""
-    matches = _matcher(pattern)
+    matches = _matcher(pattern, option)
     if not any(map(matches, known)):
         pinned = any(map(matches, names.of_model()))
         raise UsageError(
-            f"plan{{{option}}}: pattern {pattern!r} matches " + ("only what is pinned" if pinned else "nothing"),
+            f"{option}: pattern {pattern!r} matches " + ("only what is pinned" if pinned else "nothing"),
             hint=_near(pattern, [] if pinned else known, _MORE_TYPE if pattern.startswith(_TYPE) else _MORE),
             pattern=pattern,
         )
     return [g for g in names.groups.groups if any(map(matches, [*names.of(g), *_typed(g.ops)]))]
 
 
-def among(names: Mapping[str, Sequence[str]], targets: Iterable[str], ignore: Iterable[str]) -> set[str]:
-    """Those of ``names``, each with its other names and types, that ``targets`` mean (all if none), not ``ignore``.
+def among(names: Mapping[str, Sequence[str]], by: Choosing) -> set[str]:
+    """Those of ``names``, each with its other names and types, that its ``targets`` mean (all if none), not ``ignore``.
 
     Raises
     ------
@@ -90,7 +105,7 @@ def among(names: Mapping[str, Sequence[str]], targets: Iterable[str], ignore: It
     """
 
     def meant(pattern: str, option: str) -> set[str]:
-        matches = _matcher(pattern)
+        matches = _matcher(pattern, option)
         found = {name for name, others in names.items() if any(map(matches, (name, *others)))}
         if not found:
             known = [n for name, others in names.items() for n in (name, *others)]
@@ -100,11 +115,11 @@ def among(names: Mapping[str, Sequence[str]], targets: Iterable[str], ignore: It
             )
         return found
 
-    asked = [meant(p, "targets") for p in targets] or [set(names)]
-    return set[str]().union(*asked).difference(*(meant(p, "ignore") for p in ignore))
+    asked = [meant(p, f"{by.name}{{targets}}") for p in by.targets] or [set(names)]
+    return set[str]().union(*asked).difference(*(meant(p, f"{by.name}{{ignore}}") for p in by.ignore))
 
 
-def _matcher(pattern: str) -> Matches:
+def _matcher(pattern: str, option: str) -> Matches:
     if pattern.startswith(_TYPE):
         return lambda name: name == pattern
     if not pattern.startswith(_REGEX):
@@ -113,7 +128,7 @@ def _matcher(pattern: str) -> Matches:
         expression = re.compile(pattern.removeprefix(_REGEX))
     except re.error as error:
         raise UsageError(
-            f"plan: pattern {pattern!r} is no regular expression: {error}",
+            f"{option}: pattern {pattern!r} is no regular expression: {error}",
             hint="a pattern is a glob, re:regex or type:op",
         ) from error
     return lambda name: not name.startswith(_TYPE) and expression.search(name) is not None

@@ -81,7 +81,7 @@ class Rectify(Pass):
         if groups.mode != "constrained":
             raise UsageError("rectify cuts groups that are constrained", hint="leave groups{mode=unconstrained} out")
         block = state.target.channel_block if self.align == "auto" else self.align
-        found = chosen(groups, self.targets, self.ignore)
+        found = chosen(groups, self)
         if not found:
             raise BudgetError(
                 f"rectify: params {self.params:g} cannot be met, for there is no group that it may cut",

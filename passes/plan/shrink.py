@@ -49,7 +49,7 @@ class Shrink(Pass):
                 f"shrink: {counted(tied.size, 'unit')} of zeros stay, for a norm or a sum sees all channels there"
             )
         empty = np.setdiff1d(empty, tied)
-        found = [np.intersect1d(g.units, empty) for g in chosen(groups, self.targets, self.ignore)]
+        found = [np.intersect1d(g.units, empty) for g in chosen(groups, self)]
         dropped = np.concatenate([*(_all_but_one(g, groups) for g in found), np.zeros(0, np.int64)])
         if not dropped.size:
             state.notes.append("shrink: no unit is zero in all of its elements, and nothing goes")

@@ -142,7 +142,7 @@ def on_groups(model: nn.Module, groups: Groups, method: Training, notes: list[st
     UsageError
         No group fits, or another method trains a parameter of one already.
     """
-    found, parameters = chosen(groups, method.targets, method.ignore), _parameters(model)
+    found, parameters = chosen(groups, method), _parameters(model)
     tied = norm_tied(groups)
     normed = [g.name for g in found if np.isin(g.units, tied).any()]
     strange = [g.name for g in found if g.name not in normed and not _is_known(g, groups, parameters)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...ir.errors import UsageError
 from ...ir.packing.packing import Packing
+from ...ir.packing.palette import divides
 from ..base import register
 from .training import Training
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Dkm(Training):
     """Train with weights that are means of 2^bits centres, by a softmax over distances (DKM); at the end the nearest.
 
-    bits: of the index that each vector of weights becomes.
+    bits: of the index that each vector of weights becomes; on disk 3 take 4, and 5 to 7 take 8.
     dim: how many neighbours in memory share an index.  group: how many rows share centres; 0 = all of a weight.
     scale: divide each row by its largest magnitude first.
     tau: how soft the choice is, in squared errors that so many bits leave: the weight's variance / 4^(bits / dim).
@@ -54,9 +55,7 @@ class Dkm(Training):
             )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        rows = self.group or shape[0]
-        divides = shape[0] % rows == 0 and math.prod(shape[1:]) * rows % self.dim == 0
-        return math.prod(shape) >= self.least and divides
+        return math.prod(shape) >= self.least and divides(shape, self.group, self.dim)
 
     def on(self, weight: Any) -> nn.Module:
         import numpy as np

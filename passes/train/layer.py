@@ -100,7 +100,7 @@ def on_weights(model: nn.Module, method: Training, notes: list[str]) -> Iterator
         No layer fits, or another method trains one already.
     """
     found = {f"{name}.weight" if name else "weight": m for name, m in model.named_modules() if isinstance(m, _LAYERS)}
-    names = among({n: [n, f"type:{_type(m)}"] for n, m in found.items()}, method.targets, method.ignore)
+    names = among({n: [n, f"type:{_type(m)}"] for n, m in found.items()}, method)
     wanted = {n: m for n, m in found.items() if n in names and m.weight.requires_grad}
     refuse_trained(method, {n: (m, "weight") for n, m in wanted.items()})
     shared = [n for n, m in wanted.items() if _uses(model, m.weight) > 1]
@@ -126,11 +126,12 @@ def on_weights(model: nn.Module, method: Training, notes: list[str]) -> Iterator
 
 
 def refuse_trained(method: Training, places: Mapping[str, Place]) -> None:
-    """Raise :class:`UsageError` where another method trains one of the parameters ``places`` already."""
+    """Raise :class:`UsageError` where a parametrization stands on one of the parameters ``places`` already."""
     if twice := [n for n, (m, tensor) in places.items() if parametrize.is_parametrized(m, tensor)]:
         raise UsageError(
-            f"training by {method.name}: {listed(twice)} trained by another method already",
-            hint="one method for each weight (targets, ignore), one after the other for the same",
+            f"training by {method.name}: {listed(twice)} parametrized already, by another method or by torch",
+            hint="one method for each weight (targets, ignore), one after the other for the same; "
+            "torch.nn.utils.parametrize.remove_parametrizations takes off what else stands there",
         )
 
 

@@ -176,8 +176,15 @@ class Sparse:
             parametrize.remove_parametrizations(module, tensor, leave_parametrized=trained)
 
     def harden(self) -> None:
-        """Make what is soft hard, and train on: what is zero stays zero (fine-tuning with the final masks)."""
-        for method, layers in self.layers if not self.finished else ():
+        """Make what is soft hard, and train on: what is zero stays zero (fine-tuning with the final masks).
+
+        Raises
+        ------
+        UsageError
+            The training has finished.
+        """
+        self._check_running()
+        for method, layers in self.layers:
             with torch.no_grad():
                 method.finish(layers)
 

@@ -194,8 +194,8 @@ def test_a_tied_weight_has_all_its_names() -> None:
     model = nn.Sequential(first, nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), last, nn.ReLU(), nn.Linear(8, 2))
     groups = oracle.subject(model.double(), (torch.randn(2, 4).double(),)).groups
     for name in ("0.weight", "4.weight"):
-        assert [g.name for g in chosen(groups, (name,), ())] == ["0.weight:0"]
-        assert chosen(groups, (), (name,)) == []
+        assert [g.name for g in chosen(groups, MakePlan(ratio=0.5, targets=(name,)))] == ["0.weight:0"]
+        assert chosen(groups, MakePlan(ratio=0.5, ignore=(name,))) == []
 
 
 def test_nothing_to_prune_is_said() -> None:

@@ -544,7 +544,7 @@ def test_one_method_for_each_weight() -> None:
         ["0.weight", "3.weight", "8.weight"],
         ["6.weight"],
     ]
-    with pytest.raises(UsageError, match=r"dkm: 0.weight, 3.weight, 6.weight and 1 more trained by another"):
+    with pytest.raises(UsageError, match=r"dkm: 0.weight, 3.weight, 6.weight and 1 more parametrized already"):
         prunec.train(model := net(), "pdp{sparsity=0.5},dkm{bits=4,least=1}")
     assert set(model.state_dict()) == set(net().state_dict()), "nothing is left behind"
 
