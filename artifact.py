@@ -191,11 +191,24 @@ def _fill(result: Result, folder: Path) -> None:
 
         save_graph(result.graph, folder, result.packing)
     write_whole(folder / "plan.json", _text(result.plan.to_json() if result.plan else None))
-    write_whole(folder / "report.json", _text(result.report))
+    write_whole(folder / "report.json", _text(_as_written(result)))
     kept = {n: [None if k is None else k.tolist() for k in axes] for n, axes in result.kept.items()}
     write_whole(folder / "kept.json", _text(kept))
     hashes = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
     write_whole(folder / "manifest.json", _text({"format": FORMAT, "prunec": __version__, "sha256": hashes}))
+
+
+def _as_written(result: Result) -> dict[str, Any]:
+    """The report; forms and bytes of packed weights are those of the file, which may have been trained on since."""
+    report, packed = result.report, result.report.get("packed")
+    if not packed or result.emitted is None or packed["forms"] == result.forms:
+        return report
+    dense, compact = report["size_bytes"]["dense"], result.emitted.size_bytes()
+    return {
+        **report,
+        "packed": {"forms": dict(result.forms), "gzip_bytes": None, "torch": None},
+        "size_bytes": {"dense": dense, "compact": compact, "ratio": compact / dense},
+    }
 
 
 def _swap(staging: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,8 @@ class Compiler:
         state.notes += [*_fixed_sizes(self.dense), *self._other_runtime()]
         latency = self._latency(result, state) if self.measure and has_onnx else None
         moved = self._moved(result.emit()) if latency is not None else None
+        if result.packing is not None and has_onnx:
+            self._emit_packed(result)
         compact = result.emit() if result.emitted is not None else None
         sizes = Sizes(compact, self._dense_onnx, result.forms, self._torch_files(result))
         result.report = build_report(groups, held, state, runner.steps, verified, latency, sizes, moved)
@@ -183,6 +185,12 @@ class Compiler:
             with self._timed("emit", "emit"):
                 return result.emit()
         return result.emitted
+
+    def _emit_packed(self, result: Result) -> None:
+        """Both networks as ONNX, whose bytes say what packing is for; nothing where there is no such form."""
+        with suppress(ModelError):
+            self._emit_dense()
+            self._emit(result)
 
     def _emit_dense(self) -> Emitted:
         """The dense graph as ONNX, emitted once."""

@@ -106,7 +106,14 @@ def _read_program(program: Any) -> tuple[Graph, str]:
 
 def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
     from .ir.frontends.fx import export
+    from .passes.train.layer import in_training
 
+    if (name := in_training(model)) is not None:
+        raise UsageError(
+            f"the model is in training by prunec.train: {name} is not yet what it will be",
+            hint="leave the context, or call finish() of the training; of a copy that was made inside, load the "
+            "state_dict() into the model before that",
+        )
     if example_inputs is None:
         raise UsageError(
             "an nn.Module needs example_inputs",

@@ -31,12 +31,18 @@ def remarks(report: Mapping[str, Any]) -> list[str]:
 def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
     if any(note.startswith(NOTHING) for note in report["notes"]):
         return
-    if revaluing(report.get("values") or ()):
+    if revaluing(report.get("values") or ()) or _is_packed(report.get("packed") or {}):
         return
     ran = [PASSES[step["name"]] for step in report["passes"] if step["name"] in PASSES]
     made = frozenset[str]().union(*(step.ensures for step in ran))
     absent = next((name for name, fact in (("plan", "plan"), ("eliminate", "compact")) if fact not in made), None)
     yield f"{NOTHING}: the pipeline has no {absent}" if absent else NOTHING
+
+
+def _is_packed(packed: Mapping[str, Any]) -> bool:
+    """Whether a tensor of either file is in a packed form."""
+    forms = (packed.get("forms") or {}, (packed.get("torch") or {}).get("forms") or {})
+    return any(count for found in forms for form, count in found.items() if form != "dense")
 
 
 def _off_budget(report: Mapping[str, Any]) -> Iterator[str]:

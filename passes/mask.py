@@ -134,6 +134,9 @@ class Mask(Pass):
             state.notes.append(
                 f"mask: the pattern {pattern} does not divide {counted(len(odd), 'weight')}: {listed(odd)}"
             )
+        ordered = state.values.get("permute", {}).get("pattern", str(pattern))
+        if ordered != str(pattern):
+            state.notes.append(f"mask: the pattern is {pattern}, and permute ordered channels for {ordered}")
         scores = _scores(groups, state, {}, {}, single=False)
         state.facts["patterns"] = (*state.facts.get("patterns", ()), pattern)
         return {w.name: w.rows_first(pattern.best(w.rows_first(scores[w.name]))) for w in fits}

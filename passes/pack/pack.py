@@ -40,11 +40,20 @@ class Pack(Pass):
 
     def run(self, state: State) -> Packing:
         known: Packing = state.facts.get("packing", Packing())
+        _check_known(known.patterns, state)
         patterns = tuple(state.facts.get("patterns", ()))
         if (own := self._pattern()) is not None:
             patterns = (*patterns, own)
             _check(own, state)
         return known.with_others(Packing(patterns))
+
+
+def _check_known(patterns: tuple[Pattern, ...], state: State) -> None:
+    """Say which of ``patterns``, that a training or an earlier compile left in the weights, they have lost since."""
+    found = weights(analyse(state.graph)) if patterns else []
+    lost = [str(p) for p in patterns if not any(p.holds(w.rows_first(w.data)) for w in found)]
+    if lost:
+        state.notes.append(f"pack: the weights held {', '.join(lost)} once, and none does now: were they trained on?")
 
 
 def _check(pattern: Pattern, state: State) -> None:

@@ -18,7 +18,7 @@ from ...ir.packing.palette import WIDEST, Palette, divides
 from ...ir.words import counted, listed
 from ..base import Kind, Pass, State, register
 from ..values import revalued
-from ..weights import Weight, weights
+from ..weights import Weight, others, weights
 from .kmeans import kmeans
 
 
@@ -82,6 +82,8 @@ class Palettise(Pass):
             state.notes.append(
                 f"palette: {counted(len(odd), 'weight')} that group and dim do not divide stay: {listed(odd)}"
             )
+        if (left := others(analyse(state.graph), found)) and not (self.targets or self.ignore):
+            state.notes.append(f"palette: {counted(len(left), 'parameter')} left, no weights of layers: {listed(left)}")
         tried = {w: self._palette(w, state) for w in large if w.name not in odd}
         made = {w: palette for w, palette in tried.items() if palette is not None}
         self._check_zeros([w.name for w in tried if w not in made], bool(made), state)

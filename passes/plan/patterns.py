@@ -137,5 +137,5 @@ def _matcher(pattern: str, option: str) -> Matches:
 def _near(pattern: str, known: list[str], more: str) -> str:
     """A hint with names, and beginnings of names, that look like ``pattern``."""
     bare = re.sub(r"[*?^$\[\]]", "", pattern.removeprefix(_REGEX)).rstrip(".")
-    starts = {n[: m.end()] for n in known for m in re.finditer(r"[^.]+", n)}
+    starts = {f"{n[: m.end()]}.*" for n in known for m in re.finditer(r"[^.]+(?=[.])", n)}
     return did_you_mean(bare, {*known, *starts}, more, most=4)

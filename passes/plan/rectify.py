@@ -132,7 +132,7 @@ class Rectify(Pass):
             counts = _as_wide_as_fits(order, counts, size, self.params, full=False)
         if (smallest := size(counts)) > self.params:
             raise BudgetError(
-                f"rectify: params {self.params:g} cannot be met; the smallest plan reaches {smallest:.3g}",
+                f"rectify: params {self.params:g} cannot be met; the smallest plan reaches {smallest:.4g}",
                 hint="a larger budget, or a smaller align",
                 budget={"params": self.params},
                 reached={"params": smallest},

@@ -142,10 +142,18 @@ class Network:
         outputs.
         """
         state = self.scoring.state
+        targets = state.context.get("targets")
+        if targets is not None and state.context.get("loss") is None:
+            raise UsageError(
+                f"criterion {self.name!r}: targets are given, and no loss that takes them",
+                hint="loss=F.cross_entropy, or another function of (outputs, targets)",
+            )
         if state.context.get("samples") is None:
+            note = f"score: {self.name} looked at the example inputs, for it was given no samples"
+            if note not in state.notes:
+                state.notes.append(note)
             yield self.example(), self._loss(None)
             return
-        targets = state.context.get("targets")
         waiting = iter(targets) if targets is not None else None
         for k, inputs in enumerate(batches(self.graph, state, f"criterion {self.name!r}"), 1):
             try:
@@ -176,7 +184,13 @@ class Network:
 
             if given is None:
                 return torch.stack([t.square().mean() for t in self.leaves(outputs)]).sum()
-            found = given(outputs) if target is None else given(outputs, *target)
+            try:
+                found = given(outputs) if target is None else given(outputs, *target)
+            except Exception as error:
+                raise UsageError(
+                    f"criterion {self.name!r}: the loss fails: {type(error).__name__}: {first_line(error)}",
+                    hint="loss is a function of (outputs), or of (outputs, targets) where targets are given",
+                ) from error
             if not isinstance(found, torch.Tensor) or found.numel() != 1 or not found.requires_grad:
                 raise UsageError(
                     f"criterion {self.name!r}: the loss gave no scalar tensor that depends on the outputs",

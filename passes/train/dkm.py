@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...ir.errors import UsageError
 from ...ir.packing.packing import Packing
 from ...ir.packing.palette import divides
+from ...ir.words import listed
 from ..base import register
 from .training import Training
 
@@ -46,6 +47,7 @@ class Dkm(Training):
     least: int = 2048
 
     name: ClassVar[str] = "dkm"
+    holds_zeros: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8 or self.dim < 1 or self.group < 0 or self.tau <= 0 or self.rounds < 1:
@@ -54,8 +56,12 @@ class Dkm(Training):
                 hint="bits from 1 to 8, dim and rounds from 1, group from 0, tau above 0",
             )
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        return math.prod(shape) >= self.least and divides(shape, self.group, self.dim)
+    def misfit(self, shape: tuple[int, ...]) -> str | None:
+        if math.prod(shape) < self.least:
+            return f"fewer than {self.least} elements"
+        if not divides(shape, self.group, self.dim):
+            return f"group={self.group} or dim={self.dim} does not divide it"
+        return None
 
     def on(self, weight: Any) -> nn.Module:
         import numpy as np
@@ -80,6 +86,12 @@ class Dkm(Training):
     def packing(self, layers: Sequence[Trained]) -> Packing:
         found = (layer.held.palette(layer.original) for layer in layers)
         return Packing(known=tuple(palette for palette in found if palette is not None))
+
+    def missed(self, layers: Sequence[Trained]) -> str | None:
+        lost = [layer.name for layer in layers if layer.held.palette(layer.original) is None]
+        if not lost:
+            return None
+        return f"dkm: zeros stand inside of vectors of {self.dim}, so that no palette holds {listed(lost)}"
 
     def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:

@@ -22,10 +22,12 @@ def ended(epoch: int, loss: float | None, sparsity: float, metrics: Mapping[str,
         A metric has a name that is taken, or is no number.
     """
     if taken := [name for name in metrics if name in KEPT]:
-        raise UsageError(f"training, epoch {epoch}: a metric cannot be called {taken[0]}", hint="give it another name")
+        raise UsageError(
+            f"training, epoch {epoch - 1}: a metric cannot be called {taken[0]}", hint="give it another name"
+        )
     found: dict[str, Any] = {"epoch": epoch, "loss": loss, "sparsity": sparsity}
     return found | {
-        name: number(value, f"training, epoch {epoch}: the metric {name}") for name, value in metrics.items()
+        name: number(value, f"training, epoch {epoch - 1}: the metric {name}") for name, value in metrics.items()
     }
 
 

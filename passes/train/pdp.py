@@ -60,6 +60,12 @@ class Pdp(Sparsifying):
     def reached(self, epoch: int) -> float:
         return min(1.0, (epoch + 1) / self.rise)
 
+    def unfinished(self, epochs: int) -> str | None:
+        needed = self.warm + self.rise + self.settle
+        if (found := super().unfinished(epochs)) is not None or epochs >= needed:
+            return found
+        return f"pdp: masks are soft for {needed} epochs, and of {epochs} the last ones harden them at once (settle)"
+
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         super().begin_epoch(layers, epoch)
         time = max(0, epoch - self.warm - self.rise + 1) / self.settle

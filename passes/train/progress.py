@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -30,6 +30,12 @@ class EpochLines:
     def __init__(self, epochs: int | None = None, shown: bool | None = None) -> None:
         self.epochs, self.shown = epochs, shown
         self._start, self._ended = time.monotonic(), 0
+
+    def begin(self, notes: Sequence[str]) -> None:
+        """Print what is worth a word before the first epoch."""
+        if self._wanted():
+            for note in notes:
+                print(f"prunec: {note}", file=sys.stderr)
 
     def __call__(self, entry: Mapping[str, Any], densities: Callable[[], Mapping[str, float]]) -> None:
         """The epoch of ``entry`` has ended; ``densities`` says what each layer keeps, and is asked where shown."""

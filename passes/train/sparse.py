@@ -7,14 +7,15 @@ Methods put parametrizations on the weights of layers; everything else in traini
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from ...files import write_whole
 from ...ir.errors import ModelError, UsageError
@@ -24,7 +25,7 @@ from .batches import Batches
 from .channels import on_groups
 from .curves import curves
 from .history import ended, number
-from .layer import Trained, on_weights
+from .layer import Trained, on_weights, taken_off
 from .progress import EpochLines
 from .summary import Row, Summary, values_of
 from .training import Training
@@ -42,8 +43,10 @@ class Sparse:
     epoch
         How many epochs have ended.
     history
-        For each epoch that ended: ``epoch``, ``loss`` (None where it was not told), ``sparsity`` of all weights, and
-        the metrics that :meth:`step` was given.
+        For each epoch that ended: ``epoch``, ``loss`` (None where it was not told), ``sparsity`` of all weights that
+        are trained so, and the metrics that :meth:`step` was given.
+    notes
+        What is worth a word: weights left out, a schedule that there are too few epochs for; the table ends with them.
     finished
         Whether the weights are ordinary parameters again.
 
@@ -66,6 +69,7 @@ class Sparse:
         self._progress, self._batches = progress or EpochLines(shown=False), Batches()
         self.layers: list[tuple[Training, list[Trained]]] = []
         self.notes: list[str] = []
+        self._orders = {module: tuple(module._parameters) for module in model.modules()}
         try:
             for method in methods:
                 method.check()
@@ -74,6 +78,7 @@ class Sparse:
             if epochs := self._progress.epochs:
                 unfinished = (method.unfinished(epochs) for method, _ in self.layers)
                 self.notes.extend(note for note in unfinished if note)
+            self._progress.begin(self.notes)
             self._batches.watch([*self._each()])
             self._begin()
         except BaseException:
@@ -115,8 +120,16 @@ class Sparse:
         self._next(value, metrics)
 
     def skip(self, epochs: int = 1) -> None:
-        """Let epochs go by without training: to see what a schedule does, or to go on where no checkpoint says so."""
+        """Let epochs go by without training: to see what a schedule does, or to go on where no checkpoint says so.
+
+        Raises
+        ------
+        UsageError
+            ``epochs`` is below 0, or the training has finished.
+        """
         self._check_running()
+        if epochs < 0:
+            raise UsageError(f"training, epoch {self.epoch}: {epochs} epochs cannot go by", hint="from 0")
         for _ in range(epochs):
             self._next(None, {})
 
@@ -139,24 +152,39 @@ class Sparse:
             raise ModelError(
                 f"training, epoch {self.epoch}: the loss is {loss}", hint="go back to the last checkpoint; a lower rate"
             )
-        for layer in self._each():
-            if not bool(torch.isfinite(layer.original).all()):
+        for name, tensor in chain(self.model.named_parameters(), self.model.named_buffers()):
+            if not bool(torch.isfinite(tensor).all()):
+                name = name.replace(".parametrizations", "").removesuffix(".original")
                 raise ModelError(
-                    f"training, epoch {self.epoch}: {layer.name} holds NaN or infinite values",
+                    f"training, epoch {self.epoch}: {name} holds NaN or infinite values",
                     hint="go back to the last checkpoint; a lower rate",
-                    parameter=layer.name,
+                    parameter=name,
                 )
 
     def finish(self) -> None:
         """Make what is soft hard, and the weights ordinary parameters again; a second call does nothing.
 
-        The model's ``meta`` then says how its weights may be packed, for compiles of it.
+        The model's ``meta`` then says how its weights may be packed, for compiles of it.  What ends before its schedule
+        does, or is not what was asked (masks are buffers, which an average over the model's state averages too), is a
+        warning and a note.
         """
-        if not self.finished:
-            self.harden()
-            self._tell_packing()
-            self._remove(trained=True)
-            self.finished = True
+        if self.finished:
+            return
+        for method, layers in self.layers:
+            if self.epoch and not all(bool(layer.held.hard) for layer in layers):
+                self._warn(method.unfinished(self.epoch))
+        self.harden()
+        with torch.no_grad():
+            for method, layers in self.layers:
+                self._warn(method.missed(layers))
+        self._tell_packing()
+        self._remove(trained=True)
+        self.finished = True
+
+    def _warn(self, note: str | None) -> None:
+        if note is not None and note not in self.notes:
+            self.notes.append(note)
+            warnings.warn(f"prunec.train: {note}", stacklevel=3)
 
     def _tell_packing(self) -> None:
         found = Packing()
@@ -172,8 +200,8 @@ class Sparse:
 
     def _remove(self, *, trained: bool) -> None:
         """Make the weights ordinary parameters again: as layers see them where ``trained``, else as they are."""
-        for module, tensor in dict.fromkeys(place for layer in self._each() for place in layer.places):
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=trained)
+        places = dict.fromkeys(place for layer in self._each() for place in layer.places)
+        taken_off(places, self._orders, trained=trained)
 
     def harden(self) -> None:
         """Make what is soft hard, and train on: what is zero stays zero (fine-tuning with the final masks).
@@ -208,7 +236,7 @@ class Sparse:
             for layer in layers:
                 seen = layer.seen()
                 rows.append(Row(layer.name, method.name, tuple(seen.shape), layer.zeros(), values_of(seen)))
-        return Summary(tuple(rows), self.history[-1] if self.history else None)
+        return Summary(tuple(rows), self.history[-1] if self.history else None, tuple(self.notes))
 
     def plot(self, path: str | Path) -> None:
         """Write sparsity, loss and metrics over the epochs as an SVG picture.
@@ -236,14 +264,19 @@ class Sparse:
         Raises
         ------
         UsageError
-            The checkpoint is of another recipe: nothing is changed.
+            It is no state of a training, or one of another recipe: nothing is changed.
         """
-        if state.get("recipe") != self.recipe:
+        if not isinstance(state, Mapping) or not state.keys() >= {"recipe", "epoch", "history"}:
+            raise UsageError("this is no state of a training", hint="give what sparse.state_dict() gave")
+        if state["recipe"] != self.recipe:
             raise UsageError(
-                f"the checkpoint is of the recipe {state.get('recipe')!r}, and this is {self.recipe!r}",
+                f"the checkpoint is of the recipe {state['recipe']!r}, and this is {self.recipe!r}",
                 hint="resume with the recipe that it was trained with",
             )
-        self.epoch, self.history = int(state["epoch"]), [dict(entry) for entry in state["history"]]
+        epoch, history = state["epoch"], state["history"]
+        if not isinstance(epoch, int) or epoch < 0 or not all(isinstance(entry, Mapping) for entry in history):
+            raise UsageError(f"the checkpoint is damaged: it is of epoch {epoch!r}", hint="take another one")
+        self.epoch, self.history = epoch, [dict(entry) for entry in history]
 
     def _each(self) -> Iterator[Trained]:
         for _, layers in self.layers:

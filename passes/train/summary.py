@@ -42,11 +42,12 @@ class Row:
 class Summary:
     """A table of the weights in training: ``print`` gives text, ``rich.print`` a table of rich, ``rows`` the data.
 
-    last: the last entry of the history, None before the first epoch has ended.
+    last: the last entry of the history, None before the first epoch has ended.  notes: lines that end the table.
     """
 
     rows: tuple[Row, ...]
     last: Mapping[str, Any] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float:
@@ -65,7 +66,7 @@ class Summary:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(Text(self._title()), self._table())
+        return Group(Text(self._title()), self._table(), *(Text(f"note: {note}") for note in self.notes))
 
     def _table(self) -> Table:
         from rich.table import Table
@@ -73,7 +74,7 @@ class Summary:
 
         table, few = Table(show_footer=True), any(row.values is not None for row in self.rows)
         total = sum(row.elements for row in self.rows)
-        for head, foot in (("weight", "all"), ("method", ""), ("shape", "")):
+        for head, foot in (("weight", "all of these"), ("method", ""), ("shape", "")):
             table.add_column(head, foot, overflow="fold")
         for head, foot in (("elements", f"{total:,}"), ("zeros", f"{self.sparsity:.1%}"), *([("values", "")] * few)):
             table.add_column(head, foot, justify="right", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,7 +49,9 @@ class Str(Training):
         return SoftThreshold(weight, self.start, self.decay)
 
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
-        """Nothing changes: the optimizer moves the thresholds."""
+        """Nothing changes, for the optimizer moves the thresholds; where it does not, that is a warning."""
+        if epoch == 1 and all(float(layer.held.level) == self.start for layer in layers):
+            warnings.warn("prunec.train: no threshold of str has moved: make the optimizer after this", stacklevel=5)
 
     def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...ir.errors import UsageError
 from ...ir.packing.nm import Pattern
 from ...ir.packing.packing import Packing
+from ...ir.words import counted, listed
 from ..base import Kind, Pass, State
 
 if TYPE_CHECKING:
@@ -21,12 +22,22 @@ if TYPE_CHECKING:
     from .layer import Trained
 
 
+_NEAR = 0.001
+"""How far the share of zeros may be from what was asked."""
+
+_AVERAGED = " (masks are buffers of the model: were they averaged, or loaded from another epoch?)"
+
+
 @dataclass(frozen=True)
 class Training(Pass):
-    """A method of training; subclasses add their options as fields."""
+    """A method of training; subclasses add their options as fields.
+
+    ``holds_zeros``: what is zero before stays zero.
+    """
 
     kind: ClassVar[Kind] = "training"
     requires_choice: ClassVar[bool] = True
+    holds_zeros: ClassVar[bool] = False
 
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -49,9 +60,9 @@ class Training(Pass):
     def on(self, weight: Any) -> nn.Module:
         """What stands between the parameter ``weight`` (o, i, *) and the layer; raises :class:`UsageError`."""
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a weight of ``shape`` can be trained so."""
-        return True
+    def misfit(self, shape: tuple[int, ...]) -> str | None:
+        """Why a weight of ``shape`` (o, i, *) cannot be trained so; None where it can."""
+        return None
 
     @abstractmethod
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
@@ -64,6 +75,10 @@ class Training(Pass):
     def packing(self, layers: Sequence[Trained]) -> Packing:
         """What is known of how the weights may be packed, once they are hard."""
         return Packing()
+
+    def missed(self, layers: Sequence[Trained]) -> str | None:
+        """What the hard weights do not hold of what was asked, and what else came of it that nobody wants."""
+        return None
 
     @abstractmethod
     def finish(self, layers: Sequence[Trained]) -> None:
@@ -101,8 +116,10 @@ class Sparsifying(Training):
     def pattern(self) -> Pattern | None:
         return None if self.n is None else Pattern.of(self.n, self.m, self.v, self.name)
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        return self.pattern is None or self.pattern.fits(shape)
+    def misfit(self, shape: tuple[int, ...]) -> str | None:
+        if self.pattern is None or self.pattern.fits(shape):
+            return None
+        return f"{self.m} does not divide {shape[1]}" if shape[1] % self.pattern.m else f"{self.v} not {shape[0]} rows"
 
     def check(self) -> None:
         if (self.sparsity, self.n, self.channels) == (None, None, None):
@@ -132,7 +149,8 @@ class Sparsifying(Training):
         came = self.reached(epochs - 1 - self.warm) if epochs > self.warm else 0.0
         if came >= 1:
             return None
-        return f"{self.name}: {epochs} epochs come to {came:.0%} of what is asked; the rest goes at once at the end"
+        after = f"after {counted(epochs, 'epoch')}"
+        return f"{self.name}: at {came:.0%} of what is asked {after}; the rest goes at once at the end"
 
     def share(self, layers: Sequence[Trained]) -> None:
         """Give each layer its part of the share that goes: what is below the level of all magnitudes together."""
@@ -143,6 +161,19 @@ class Sparsifying(Training):
             for layer, gone in zip(layers, global_counts([x.original for x in layers], share), strict=True):
                 layer.held.gone.fill_(gone)
 
+    def missed(self, layers: Sequence[Trained]) -> str | None:
+        if self.pattern is not None:
+            lost = [layer.name for layer in layers if not self.pattern.holds(layer.seen().numpy(force=True))]
+            return f"{self.name}: {self.pattern} does not hold in {listed(lost)}{_AVERAGED}" if lost else None
+        asked, sizes = self.sparsity or self.channels or 0.0, [layer.original.numel() for layer in layers]
+        zeros = [round(layer.zeros() * size) for layer, size in zip(layers, sizes, strict=True)]
+        if sum(zeros) < (asked - _NEAR) * sum(sizes) - len(layers):
+            return f"{self.name}: {sum(zeros) / sum(sizes):.1%} is zero where {asked:.1%} was asked{_AVERAGED}"
+        gone = [x.name for x, zero, size in zip(layers, zeros, sizes, strict=True) if zero >= size - 1 and size > 1]
+        return f"{self.name}: nothing but one element stays of {listed(gone)}" if gone else None
+
     def finish(self, layers: Sequence[Trained]) -> None:
+        if self.pattern is None and not any(bool(layer.held.hard) or layer.held.gone > 0 for layer in layers):
+            self.share(layers)  # it ended before the first mask
         for layer in layers:
             layer.held.harden(layer.original)

@@ -243,3 +243,8 @@ def test_scores_that_are_no_numbers(pipeline: str, monkeypatch: pytest.MonkeyPat
 def test_options_that_would_be_ignored(options: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         compiled(f"score{{method=magnitude}},mask{{{options}}},verify")
+
+
+def test_another_pattern_than_channels_were_ordered_for() -> None:
+    result = compiled("score{method=magnitude},permute{n=2,m=4},mask{n=1,m=4},verify")
+    assert any("permute ordered channels for 2:4" in note for note in result.report["notes"])

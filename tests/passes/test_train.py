@@ -552,3 +552,134 @@ def test_one_method_for_each_weight() -> None:
 def test_a_compile_does_not_train() -> None:
     with pytest.raises(UsageError, match="pdp trains a network"):
         prunec.compile(net().eval(), (IMAGES[:2],), "pdp{sparsity=0.9}", measure=False)
+
+
+def test_copies_work_on_and_parameters_come_back_in_order() -> None:
+    """An EMA or the best epoch is a copy: taking parametrizations off the model must not take them off the copy."""
+    model = net()
+    names = [n for n, _ in model.named_parameters()]
+    with prunec.train(model, "ste{sparsity=0.5}") as sparse:
+        sparse.step(epoch(model, sgd(model), 0))
+        other = copy.deepcopy(model)
+        with pytest.raises(UsageError, match=r"the model is in training by prunec.train: 0.weight"):
+            prunec.compile(model, (IMAGES[:2],), "verify")
+    torch.testing.assert_close(other.eval()(IMAGES), model.eval()(IMAGES))
+    assert [n for n, _ in model.named_parameters()] == names
+    assert type(model[0]) is nn.Conv2d
+    with pytest.raises(UsageError, match="of a copy that was made inside"):
+        prunec.compile(other, (IMAGES[:2],), "verify")
+    again = net()
+    with prunec.train(again, "ste{sparsity=0.5}") as sparse:
+        again.load_state_dict(other.state_dict())
+    torch.testing.assert_close(again.eval()(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "message"),
+    [
+        ("pdp{sparsity=0.9,warm=1,rise=10}", 3, "pdp: at 20% of what is asked after 3 epochs; the rest goes at once"),
+        ("gradual{sparsity=0.9,warm=3,rise=1}", 2, "gradual: at 0% of what is asked after 2 epochs"),
+        ("gradual{n=2,m=4,warm=3,rise=1}", 2, "gradual: at 0% of what is asked after 2 epochs"),
+    ],
+)
+def test_an_early_end_is_said_and_comes_to_the_whole(recipe: str, epochs: int, message: str) -> None:
+    with pytest.warns(UserWarning, match=message), prunec.train(net(), recipe) as sparse:
+        sparse.skip(epochs)
+    asked = 0.5 if "n=2" in recipe else 0.9
+    assert sparse.sparsity() == pytest.approx(asked, abs=1e-3)
+    assert message in str(sparse.table())
+
+
+@pytest.mark.parametrize("recipe", ["pdp{sparsity=0.9,warm=0,rise=1,settle=1}", "ste{n=2,m=4}"])
+def test_what_is_not_what_was_asked_is_said(recipe: str) -> None:
+    """Masks of another epoch, as an average over buffers makes them."""
+    model = net()
+    sparse = prunec.train(model, recipe)
+    sparse.skip(3)
+    sparse.harden()
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith(".mask"):
+                buffer.fill_(True)
+    with pytest.warns(UserWarning, match="masks are buffers"):
+        sparse.finish()
+
+
+def test_a_layer_that_goes_altogether_is_said() -> None:
+    model = net()
+    with torch.no_grad():
+        dict(model.named_parameters())["8.weight"].mul_(1e-6)
+    sparse = prunec.train(model, "ste{sparsity=0.9}")
+    with pytest.warns(UserWarning, match=r"nothing but one element stays of 8.weight"):
+        sparse.finish()
+
+
+def test_a_compact_module_trains_as_any_other() -> None:
+    compact = prunec.compile(net().eval(), (IMAGES[:2],), ratio=0.5, measure=False).module
+    assert isinstance(compact, nn.Module)
+    with prunec.train(compact, "gradual{sparsity=0.5,rise=1}") as sparse:
+        assert [row.name for row in sparse.table().rows] == ["0.weight", "3.weight", "6.weight", "8.weight"]
+        sparse.step(epoch(compact, sgd(compact), 0))
+    assert sparse.sparsity() == pytest.approx(0.5, abs=1e-3)
+    result = prunec.compile(compact.eval(), (IMAGES[:2],), "pack,verify", measure=False)
+    assert result.report["size_bytes"]["ratio"] < 0.8, "bytes of files, without measuring too"
+    assert not [note for note in result.report["notes"] if note.startswith("nothing was pruned")]
+
+
+def test_rows_of_zeros_may_grow_back() -> None:
+    model = net()
+    with torch.no_grad():
+        dict(model.named_parameters())["6.weight"][:3].zero_()
+    for recipe, said in (("ste{sparsity=0.5}", True), ("dkm{bits=2}", False)):
+        with prunec.train(copy.deepcopy(model), recipe) as sparse:
+            assert any("3 rows of zeros may grow back" in note for note in sparse.notes) is said
+            sparse.skip()
+
+
+def test_zeros_inside_of_vectors_have_no_palette() -> None:
+    model = net()
+    with torch.no_grad():
+        dict(model.named_parameters())["6.weight"][:, ::2].zero_()
+    sparse = prunec.train(model, "dkm{bits=2,dim=2}")
+    with pytest.warns(UserWarning, match=r"no palette holds 6.weight"):
+        sparse.finish()
+
+
+def test_thresholds_that_no_optimizer_has() -> None:
+    model = net()
+    optimizer = sgd(model)
+    with prunec.train(model, "str") as sparse, pytest.warns(UserWarning, match="no threshold of str has moved"):
+        sparse.step(epoch(model, optimizer, 0))
+
+
+def test_a_pattern_that_was_lost_since_is_said() -> None:
+    model = net()
+    with prunec.train(model, "ste{n=2,m=4}") as sparse:
+        sparse.skip()
+    assert not prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False).report["notes"]
+    epoch(model, sgd(model), 0)
+    result = prunec.compile(model.eval(), (IMAGES[:2],), "pack,verify", measure=False)
+    assert any("held 2:4 once, and none does now" in note for note in result.report["notes"])
+
+
+@pytest.mark.parametrize(
+    "state", [None, {"recipe": "ste{sparsity=0.5}"}, {"recipe": "ste{sparsity=0.5}", "epoch": -1, "history": []}]
+)
+def test_a_damaged_state_changes_nothing(state: Any) -> None:
+    with prunec.train(net(), "ste{sparsity=0.5}") as sparse:
+        sparse.skip(2)
+        with pytest.raises(UsageError, match=r"no state of a training|damaged"):
+            sparse.load_state_dict(state)
+        assert sparse.epoch == 2
+        with pytest.raises(UsageError, match="cannot go by"):
+            sparse.skip(-1)
+
+
+def test_a_bias_that_is_no_number() -> None:
+    model = net()
+    with prunec.train(model, "ste{sparsity=0.5}") as sparse:
+        with torch.no_grad():
+            dict(model.named_parameters())["8.bias"][0] = torch.nan
+        with pytest.raises(ModelError, match=r"8.bias holds NaN"):
+            sparse.step()
+        sparse.skip()
