@@ -251,7 +251,7 @@ def train(
     from .passes.train.sparse import Sparse
     from .passes.train.training import Training
 
-    if epochs is not None and epochs < 1:
+    if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
         raise UsageError(f"prunec.train: epochs cannot be {epochs}", hint="from 1, or leave it away")
     if not isinstance(model, nn.Module):
         raise UsageError(

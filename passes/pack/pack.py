@@ -19,6 +19,7 @@ from ..weights import weights
 class Pack(Pass):
     """Hold each weight in the smallest form that gives it back exactly: a bit mask, a pattern N:M, a palette.
 
+    Tensors below 4,096 bytes stay as they are, for what makes them again would take as much.
     n, m, v: a pattern that holds in the weights, n kept of m, the same ones in v rows; those of ``mask`` are known.
     """
 

@@ -98,6 +98,8 @@ class OfUnits(nn.Module):
         mask = self.units.mask()
         if mask is None:
             return parameter
+        if mask.is_floating_point():  # soft: what makes a unit and what reads it have the root of its mask each
+            mask = mask.clamp_min(_TINY).sqrt()
         one_more = torch.cat([mask, mask.new_ones(1)])
         product = torch.ones_like(parameter)
         for k, dim in enumerate(self.dims):

@@ -322,7 +322,7 @@ def test_groups_of_rows_have_their_own_centres() -> None:
     model = net()
     optimizer = sgd(model)
     with prunec.train(model, "dkm{bits=1,group=16}") as sparse:
-        assert any("that it does not fit stay: 0.weight, 8.weight" in note for note in sparse.notes)
+        assert any("stay: 0.weight [16, 1, 3, 3] (fewer than 2048 elements), 8.weight" in note for note in sparse.notes)
         for k in range(2):
             sparse.step(epoch(model, optimizer, k))
     for name in ("3", "6"):
@@ -544,7 +544,7 @@ def test_one_method_for_each_weight() -> None:
         ["0.weight", "3.weight", "8.weight"],
         ["6.weight"],
     ]
-    with pytest.raises(UsageError, match=r"dkm: 0.weight, 3.weight, 6.weight and 1 more parametrized already"):
+    with pytest.raises(UsageError, match=r"dkm: 0.weight, 3.weight, 6.weight and 1 more trained already"):
         prunec.train(model := net(), "pdp{sparsity=0.5},dkm{bits=4,least=1}")
     assert set(model.state_dict()) == set(net().state_dict()), "nothing is left behind"
 

@@ -211,8 +211,8 @@ def test_autocast() -> None:
         ("pdp{channels=0.5}", None, "nothing says how the model runs"),
         ("pdp{channels=0.5,sparsity=0.5}", (IMAGES,), "both a sparsity and channels"),
         ("pdp{channels=1.0}", (IMAGES,), "cannot be 1.0"),
-        ("pdp{channels=0.5},dkm{bits=2,least=1}", (IMAGES,), "parametrized already"),
-        ("dkm{bits=2,least=1},pdp{channels=0.5}", (IMAGES,), "parametrized already"),
+        ("pdp{channels=0.5},dkm{bits=2,least=1}", (IMAGES,), "trained already"),
+        ("dkm{bits=2,least=1},pdp{channels=0.5}", (IMAGES,), "trained already"),
         ("pdp{channels=0.5,targets=[nothing*]}", (IMAGES,), "nothing"),
     ],
 )
