@@ -20,12 +20,12 @@ from . import sparse_training
 from .sparse_training import Contender
 
 METHODS = {
-    "pdp": "pdp{WHAT,warm=WARM,rise=RISE,settle=SETTLE}",
+    "pdp": "pdp{WHAT,warm=WARM,rise=1,settle=SETTLE}",
     "gradual": "gradual{WHAT,warm=WARM,rise=RISE}",
     "ste": "ste{WHAT,warm=WARM}",
     "sr-ste": "ste{WHAT,warm=WARM,decay=0.0002}",
 }
-"""Recipes, for WHAT is to become zero."""
+"""Recipes, for WHAT is to become zero.  PDP's masks are soft, and ask for the whole from the first epoch on."""
 
 
 def contenders(task: str, what: str, pipeline: str, *names: str) -> tuple[Contender, ...]:

@@ -110,7 +110,7 @@ class Contender:
         """The recipe with the epochs of ``settings``."""
         if self.recipe is None:
             return None
-        settle = max(1, settings.tune_epochs - settings.settled - settings.warm - settings.rise)
+        settle = max(1, settings.tune_epochs - settings.settled - settings.warm - 1)
         epochs = {"WARM": settings.warm, "RISE": settings.rise, "SETTLE": settle}
         return re.sub("|".join(epochs), lambda found: str(epochs[found[0]]), self.recipe)
 

@@ -34,7 +34,7 @@ def main(folder: str, epochs: int = 8) -> dict[str, Tensor]:
     images, labels = (torch.tensor(x) for x in load_digits(return_X_y=True))
     images = images.float().view(-1, 1, 8, 8) / 8 - 1
     model, accelerator, checkpoint = network(), Accelerator(), Path(folder, "checkpoint")
-    with prunec.train(model, "pdp{sparsity=0.9,warm=2,rise=3}", epochs=epochs) as sparse:
+    with prunec.train(model, "pdp{sparsity=0.9,warm=2,rise=3,settle=2}", epochs=epochs) as sparse:
         accelerator.register_for_checkpointing(sparse)
         trained, optimizer, loader = accelerator.prepare(
             model, torch.optim.Adam(model.parameters(), lr=2e-3),

@@ -50,7 +50,7 @@ def main(folder: str, epochs: int = 8) -> dict[str, Tensor]:
     images = images.float().view(-1, 1, 8, 8) / 8 - 1
     data, last = TensorDataset(images, labels), Path(folder, "last.ckpt")
     module = Digits()
-    with prunec.train(module, "pdp{sparsity=0.9,warm=2,rise=3}", epochs=epochs) as sparse:
+    with prunec.train(module, "pdp{sparsity=0.9,warm=2,rise=3,settle=2}", epochs=epochs) as sparse:
         trainer = Trainer(
             max_epochs=epochs, accelerator="cpu", logger=False, enable_model_summary=False,
             callbacks=[SparseCallback(sparse), ModelCheckpoint(folder, save_last=True, enable_version_counter=False)],

@@ -130,7 +130,8 @@ def main(folder: Path, *, short: bool) -> None:
     model, origin = dense_network()
     if RANK == 0:
         print(f"dense, {origin}: top-1 {top1(model.eval(), x_test, y_test):.2%}")
-    with prunec.train(model, f"pdp{{sparsity=0.9,warm={warm},rise={rise}}}") as sparse:
+    settle = epochs - settled - warm - rise
+    with prunec.train(model, f"pdp{{sparsity=0.9,warm={warm},rise={rise},settle={settle}}}") as sparse:
         seen = nn.parallel.DistributedDataParallel(model) if WORLD > 1 else model
         optimizer = torch.optim.SGD(seen.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import prunec
 
-RECIPE, EPOCHS, BATCH = "pdp{sparsity=0.9,warm=2,rise=5}", 10, 128
+RECIPE, EPOCHS, BATCH = "pdp{sparsity=0.9,warm=2,rise=5,settle=3}", 10, 128
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
 
 

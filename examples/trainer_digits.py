@@ -51,7 +51,7 @@ def main(folder: str, epochs: int = 8) -> dict[str, Tensor]:
         lr_scheduler_type="constant", save_strategy="epoch", eval_strategy="epoch", logging_strategy="epoch",
         report_to="none", seed=0,
     )  # fmt: skip
-    with prunec.train(model, "pdp{sparsity=0.9,warm=2,rise=3}", epochs=epochs) as sparse:
+    with prunec.train(model, "pdp{sparsity=0.9,warm=2,rise=3,settle=2}", epochs=epochs) as sparse:
         callbacks = [SparseCallback(sparse)]
         trainer = Trainer(
             model, args, train_dataset=data, eval_dataset=data, compute_metrics=accuracy, callbacks=callbacks

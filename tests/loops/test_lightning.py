@@ -85,7 +85,7 @@ def test_resumed(options: dict[str, Any], saved: str, tmp_path: Path) -> None:
 def test_the_history_has_what_was_logged(tmp_path: Path) -> None:
     with prunec.train(module(), RECIPE) as sparse:
         fit(sparse, tmp_path)
-    assert set(sparse.history[0]) == {"epoch", "loss", "sparsity", "accuracy", "train_loss_epoch"}
+    assert set(sparse.history[0]) == {"epoch", "loss", "sparsity", "accuracy", "train_loss_epoch", "logged_sparsity"}
     assert all(entry["loss"] == entry["train_loss_epoch"] for entry in sparse.history)
     assert sparse.history[0]["loss"] > sparse.history[-1]["loss"] and sparse.history[-1]["accuracy"] > 0.5
 

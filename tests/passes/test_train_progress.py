@@ -45,8 +45,9 @@ def trained(epochs: int = 3, recipe: str = RECIPE, sparse: Sparse | None = None)
 def test_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     trained(sparse=prunec.train(net(), RECIPE, epochs=3, progress=True))
     out, lines = capsys.readouterr()
-    assert not out and len(lines.splitlines()) == 3, "stdout is for results"
-    first, _, last = lines.splitlines()
+    assert not out and len(lines.splitlines()) == 4, "stdout is for results"
+    note, first, _, last = lines.splitlines()
+    assert note == "prunec: pdp: masks are soft for 13 epochs, and of 3 the last ones harden them at once (settle)"
     assert re.fullmatch(
         r"prunec: epoch 1/3 +━+[╸╺]? +0:\d\d:\d\d left +loss [\d.]+  accuracy 0.5  f1 0 +"
         r"sparsity 0.0%, layers 0.0% to 0.0% *",
@@ -117,7 +118,7 @@ def test_the_table(finished: bool) -> None:
     assert {row.name: 1 - row.sparsity for row in table.rows} == pytest.approx(sparse.densities())
     text = str(table)
     assert re.match(r"after 3 epochs  loss [\d.]+  accuracy 0.7  f1 2\n", text)
-    assert re.search(r"2.weight │ pdp +│ 40x64 │ +2,560 │ +\d+\.\d%", text) and re.search(r"all .*3,072 │ 75.0%", text)
+    assert re.search(r"2.weight +│ pdp +│ 40x64 │ +2,560 │ +\d+\.\d%", text) and re.search(r"all .*3,072 │ 75.0%", text)
     assert "values" not in text, "weights with many values"
 
 
@@ -221,19 +222,19 @@ def test_after_the_end() -> None:
     sparse = trained()
     sparse.finish()
     sparse.finish()
-    sparse.harden()
     assert sparse.finished and sparse.sparsity() == pytest.approx(0.75, abs=1e-3)
-    for call in (sparse.step, sparse.skip):
+    for call in (sparse.step, sparse.skip, sparse.harden):
         with pytest.raises(UsageError, match="training, epoch 3: it has finished"):
             call()
     assert len(sparse.history) == 3
 
 
 def test_a_schedule_that_the_epochs_are_too_few_for() -> None:
-    assert prunec.train(net(), RECIPE, epochs=3).notes == []
+    assert prunec.train(net(), RECIPE, epochs=13).notes == []
+    assert "are soft for 13 epochs" in prunec.train(net(), RECIPE, epochs=12).notes[0]
     assert prunec.train(net(), "pdp{sparsity=0.5,warm=1,rise=4}", epochs=3).notes == [
-        "pdp: 3 epochs come to 50% of what is asked; the rest goes at once at the end"
+        "pdp: at 50% of what is asked after 3 epochs; the rest goes at once at the end"
     ]
-    assert "come to 0% of what" in prunec.train(net(), "gradual{sparsity=0.5,warm=9}", epochs=3).notes[0]
+    assert "at 0% of what" in prunec.train(net(), "gradual{sparsity=0.5,warm=9}", epochs=3).notes[0]
     with pytest.raises(UsageError, match="epochs cannot be 0"):
         prunec.train(net(), RECIPE, epochs=0)
