@@ -2,7 +2,7 @@
 
 Run from the root of the repository::
 
-    python -m bench.dkm            # about three quarters of an hour on two cores
+    python -m bench.dkm            # about a quarter of an hour on two cores
     python -m bench.dkm --short    # a check that it works, not a measurement
 
 *k-means* clusters the weights that all start from, and trains nothing; *k-means, rest trained* goes on with these

@@ -2,7 +2,7 @@
 
 Run from the root of the repository::
 
-    python -m bench.pai                      # an hour or two on two cores with bfloat16
+    python -m bench.pai                      # about an hour on two cores with bfloat16
     python -m bench.pai --short              # a check that it works, not a measurement: a narrow VGG, a few images
     python -m bench.pai --all                # every criterion and the checks on VGG-16 too: twice as long
     python -m bench.pai --synflow-seconds    # only how long SynFlow takes, in 100 steps; this needs no images
