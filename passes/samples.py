@@ -95,7 +95,10 @@ def _input(value: Value, given: Any, like: Any, where: str) -> Any:
         )
     if 0 in shape:
         raise UsageError(f"{where}: input {value.name!r} of shape {list(shape)} is empty", hint=_FORM, input=value.name)
-    return arrays.like(arrays.to_numpy(data), like)
+    numbers = arrays.to_numpy(data)
+    if arrays.is_float(data) and np.isnan(numbers).any():
+        raise UsageError(f"{where}: input {value.name!r} holds NaN", hint="check the samples", input=value.name)
+    return arrays.like(numbers, like)
 
 
 def observed(

@@ -196,6 +196,11 @@ class Network:
                     f"criterion {self.name!r}: the loss gave no scalar tensor that depends on the outputs",
                     hint="loss is a function of the model's outputs (and targets) to a scalar tensor",
                 )
+            if not found.isfinite():
+                raise ModelError(
+                    f"criterion {self.name!r}: the loss is {found.item()}",
+                    hint="check the weights, the samples (and targets) and the loss function for what is not finite",
+                )
             return found
 
         return loss

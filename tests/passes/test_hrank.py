@@ -247,6 +247,7 @@ class Unreadable:
         (lambda x: [x, x[:, :, :5]], r"sample batch 2: input 'input' is torch.float32 of shape \[2, 1, 5, 6\], and "),
         (lambda x: [x[0]], r"the model takes float32 of shape \[2 \(free\), 1, 6, 6\]"),
         (lambda x: [x.long()], "input 'input' is torch.int64"),
+        (lambda x: [x, x / 0 * 0], "sample batch 2: input 'input' holds NaN"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(samples: Callable[[Tensor], Any], message: str) -> None:
@@ -279,7 +280,7 @@ def test_without_samples_the_user_is_told_what_to_give() -> None:
 
 def test_samples_that_are_not_finite() -> None:
     with pytest.raises(ModelError, match=r"on sample batch 1: .* holds NaN or infinite values"):
-        scored(by_columns(1, 2), [torch.full((2, 1, 6, 6), np.nan)])
+        scored(by_columns(1, 2), [torch.full((2, 1, 6, 6), np.inf)])
 
 
 def test_groups_that_are_not_told_apart_are_noted() -> None:

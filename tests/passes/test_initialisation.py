@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import prunec
-from prunec.ir.errors import BudgetError, UsageError
+from prunec.ir.errors import BudgetError, ModelError, UsageError
 from prunec.passes.initialise import _moments
 from prunec.passes.plan.rectify import Rectify
 from prunec.passes.score.grasp import TEMPERATURE
@@ -178,6 +179,8 @@ def test_data_of_the_caller() -> None:
         elements(layer, "snip", samples=samples, targets=targets[:1], loss=loss)
     with pytest.raises(UsageError, match="no scalar tensor"):
         elements(layer, "snip", loss=lambda outputs: 1.0)
+    with pytest.raises(ModelError, match="the loss is nan"):
+        elements(layer, "snip", loss=lambda outputs: outputs.sum() * math.nan)
 
 
 def vgg() -> nn.Module:
