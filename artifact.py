@@ -32,6 +32,7 @@ from .pairs import stamp
 from .passes.base import revaluing
 from .passes.plan.plan import Plan
 from .passes.rewrite import Kept
+from .report import repacked
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Result:
     values: tuple[str, ...] = ()
     forms: dict[str, int] = field(default_factory=dict)
     emitted: Emitted | None = field(default=None, repr=False)
+    retrained: bool = False
     _module: torch.nn.Module | None = field(default=None, repr=False)
 
     @property
@@ -110,7 +112,7 @@ class Result:
                 current.emitted, current.forms = packed(current.emitted, self.packing)
             stamp(current.emitted.proto, self.plan, self.values)
         self.graph, self.deployed, self.emitted = current.graph, current.deployed, current.emitted
-        self.forms = current.forms
+        self.forms, self.retrained = current.forms, current.retrained
         return current.emitted
 
     def save(self, directory: str | Path) -> None:
@@ -144,7 +146,7 @@ class Result:
                 f"{counted(len(lost), 'weight')} changed since the compile, of which the packed form no longer holds, "
                 f"and which files hold dense: {listed(lost)}"
             )
-        return replace(self, graph=graph, deployed=None, emitted=None)
+        return replace(self, graph=graph, deployed=None, emitted=None, retrained=True)
 
     def _loses_form(self, before: torch.Tensor, now: torch.Tensor) -> bool:
         """Whether a tensor had a packed form ``before`` and has none ``now``."""
@@ -199,16 +201,15 @@ def _fill(result: Result, folder: Path) -> None:
 
 
 def _as_written(result: Result) -> dict[str, Any]:
-    """The report; forms and bytes of packed weights are those of the file, which may have been trained on since."""
-    report, packed = result.report, result.report.get("packed")
-    if not packed or result.emitted is None or packed["forms"] == result.forms:
-        return report
-    dense, compact = report["size_bytes"]["dense"], result.emitted.size_bytes()
-    return {
-        **report,
-        "packed": {"forms": dict(result.forms), "gzip_bytes": None, "torch": None},
-        "size_bytes": {"dense": dense, "compact": compact, "ratio": compact / dense},
-    }
+    """The report; forms and bytes of packed weights are those of the files, where it was trained on since."""
+    if not result.retrained or not result.report.get("packed"):
+        return result.report
+    weights = None
+    if result.graph is not None and result.graph.dialect == "fx":
+        from .ir.serial import weights_file
+
+        weights = weights_file(result.graph, result.packing)
+    return repacked(result.report, result.emit(), result.forms, weights)
 
 
 def _swap(staging: Path, target: Path) -> None:

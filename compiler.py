@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +83,9 @@ class Compiler:
         latency = self._latency(result, state) if self.measure and has_onnx else None
         moved = self._moved(result.emit()) if latency is not None else None
         if result.packing is not None and has_onnx:
-            self._emit_packed(result)
+            self._emit_packed(result, state)
         compact = result.emit() if result.emitted is not None else None
-        sizes = Sizes(compact, self._dense_onnx, result.forms, self._torch_files(result))
+        sizes = Sizes(compact, self._dense_onnx, result.forms, self._torch_files(result), zipped=self.measure)
         result.report = build_report(groups, held, state, runner.steps, verified, latency, sizes, moved)
         return result
 
@@ -136,7 +136,7 @@ class Compiler:
         from .ir.serial import weights_file
 
         with self._timed("pack", "pack"):
-            return TorchFiles(weights_file(graph, result.packing), weights_file(self.dense), zipped=self.measure)
+            return TorchFiles(weights_file(graph, result.packing), weights_file(self.dense))
 
     def _has_onnx(self, result: Result, state: State) -> bool:
         """Whether the network has an ONNX form; a note where a torch module has none."""
@@ -186,11 +186,13 @@ class Compiler:
                 return result.emit()
         return result.emitted
 
-    def _emit_packed(self, result: Result) -> None:
-        """Both networks as ONNX, whose bytes say what packing is for; nothing where there is no such form."""
-        with suppress(ModelError):
+    def _emit_packed(self, result: Result, state: State) -> None:
+        """Both networks as ONNX, whose bytes say what packing is for; a note where there is no such form."""
+        try:
             self._emit_dense()
             self._emit(result)
+        except ModelError as error:
+            state.notes.append(f"size_bytes are those of the weights, not packed, for {error.message}")
 
     def _emit_dense(self) -> Emitted:
         """The dense graph as ONNX, emitted once."""

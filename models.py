@@ -106,7 +106,7 @@ def _read_program(program: Any) -> tuple[Graph, str]:
 
 def _read_module(model: Any, example_inputs: Any) -> tuple[Graph, str]:
     from .ir.frontends.fx import export
-    from .passes.train.layer import in_training
+    from .passes.train.parametrized import in_training
 
     if (name := in_training(model)) is not None:
         raise UsageError(

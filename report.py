@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +32,18 @@ _MOVERS = ("Concat", "Gather", "Slice", "Split", "Transpose", "GatherElements")
 
 @dataclass(frozen=True)
 class TorchFiles:
-    """The weights of torch modules on disk; ``zipped``: whether gzip is to see them."""
+    """The weights of torch modules on disk."""
 
     compact: Written
     dense: Written
-    zipped: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
-        """Forms and bytes, as the report holds them."""
-        zipped = [_gzip_bytes([file.data]) for file in (self.dense, self.compact)] if self.zipped else None
+    def as_dict(self, *, zipped: bool = False) -> dict[str, Any]:
+        """Forms and bytes, as the report holds them; ``zipped``: what gzip leaves of them too."""
+        both = (self.dense, self.compact)
         return {
             "forms": self.compact.forms,
-            "size_bytes": pair(len(self.dense.data), len(self.compact.data)),
-            "gzip_bytes": None if zipped is None else pair(*zipped),
+            "size_bytes": pair(*(len(file.data) for file in both)),
+            "gzip_bytes": pair(*(_gzip_bytes([file.data]) for file in both)) if zipped else None,
         }
 
 
@@ -52,13 +51,15 @@ class TorchFiles:
 class Sizes:
     """The emitted models, None where they were not emitted; how many tensors of the compact one are in which form.
 
-    ``torch`` are the files of the torch weights, None where there are none or nothing is packed.
+    ``torch`` are the files of the torch weights, None where there are none or nothing is packed.  ``zipped``: whether
+    gzip is to see packed files.
     """
 
     compact: Emitted | None
     dense: Emitted | None
     forms: Mapping[str, int] = field(default_factory=dict)
     torch: TorchFiles | None = None
+    zipped: bool = False
 
 
 def build_report(
@@ -136,9 +137,29 @@ def _packed(sizes: Sizes) -> dict[str, Any]:
     both = None if sizes.dense is None or sizes.compact is None else (sizes.dense, sizes.compact)
     return {
         "forms": dict(sizes.forms),
-        "gzip_bytes": None if both is None else pair(*(_gzip_bytes(m.serialised()) for m in both)),
-        "torch": None if sizes.torch is None else sizes.torch.as_dict(),
+        "gzip_bytes": pair(*(_gzip_bytes(m.serialised()) for m in both)) if both and sizes.zipped else None,
+        "torch": None if sizes.torch is None else sizes.torch.as_dict(zipped=sizes.zipped),
     }
+
+
+def repacked(
+    report: Mapping[str, Any], emitted: Emitted, forms: Mapping[str, int], torch: Written | None
+) -> dict[str, Any]:
+    """``report`` of a packed network with what its files are now, where it was trained on since: forms and bytes."""
+    was = report["packed"]
+
+    def again(blocks: Mapping[str, Any], key: str, count: Callable[[], int]) -> dict[str, float] | None:
+        return None if blocks.get(key) is None else pair(blocks[key]["dense"], count())
+
+    packed = {**was, "forms": dict(forms)}
+    packed["gzip_bytes"] = again(was, "gzip_bytes", lambda: _gzip_bytes(emitted.serialised()))
+    if was["torch"] is not None and torch is not None:
+        packed["torch"] = {
+            "forms": torch.forms,
+            "size_bytes": again(was["torch"], "size_bytes", lambda: len(torch.data)),
+            "gzip_bytes": again(was["torch"], "gzip_bytes", lambda: _gzip_bytes([torch.data])),
+        }
+    return {**report, "packed": packed, "size_bytes": again(report, "size_bytes", emitted.size_bytes)}
 
 
 def _gzip_bytes(pieces: Iterable[bytes | memoryview]) -> int:

@@ -2,7 +2,7 @@
 
 Run from the root of the repository::
 
-    python -m bench.pdp            # about half an hour on two cores
+    python -m bench.pdp            # about three quarters of an hour on two cores
     python -m bench.pdp --short    # a check that it works, not a measurement
 
 90 % of all elements, 2:4, 1:4 and 50 % of the channels; what is the same for all, and what the columns say, stands in

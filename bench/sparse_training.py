@@ -194,15 +194,20 @@ class Kept:
 
     folder: Path
     contender: Contender
+    settings: SparseSettings
 
     @property
     def _stem(self) -> str:
         return re.sub(r"\W+", "-", f"{self.contender.task} {self.contender.name}")
 
     def read(self) -> tuple[Row, bytes] | None:
-        """The line and the ONNX file; None where it is not done yet."""
-        row, file = (self.folder / (self._stem + suffix) for suffix in (".json", ".onnx"))
-        return (Row(**json.loads(row.read_text())), file.read_bytes()) if row.exists() else None
+        """The line and the ONNX file; None where it is not done yet, or was by another recipe."""
+        held, file = (self.folder / (self._stem + suffix) for suffix in (".json", ".onnx"))
+        if not held.exists():
+            return None
+        row = Row(**json.loads(held.read_text()))
+        same = (row.recipe, row.pipeline) == (self.contender.method(self.settings), self.contender.pipeline)
+        return (row, file.read_bytes()) if same else None
 
     def write(self, row: Row, file: bytes) -> None:
         """Keep them."""
@@ -213,10 +218,11 @@ class Kept:
         part.rename(self.folder / f"{self._stem}.json")
 
 
-def _contend_alone(kept: Kept, data: Path, settings: SparseSettings) -> tuple[Row, bytes]:
+def _contend_alone(kept: Kept, data: Path) -> tuple[Row, bytes]:
     """The same in a process of its own, on one thread, unless it is done already."""
     if (done := kept.read()) is not None:
         return done
+    settings = kept.settings
     torch.set_num_threads(1)
     images, test = load(data, "train").first(settings.train_images), load(data, "test").first(settings.test_images)
     made = contend(kept.contender, adapted(data, images, settings), images, test, settings)
@@ -231,7 +237,7 @@ def run(
 
     Those that ``folder`` holds are not trained again; it is gone when all are done.
     """
-    start, chosen = time.perf_counter(), [Kept(folder, contender) for contender in (*DENSE, *contenders)]
+    chosen = [Kept(folder, contender, settings) for contender in (*DENSE, *contenders)]
     images, test = load(data, "train").first(settings.train_images), load(data, "test").first(settings.test_images)
     dense = adapted(data, images, settings)
     accuracy = {
@@ -240,7 +246,7 @@ def run(
     }
     log(f"dense: {accuracy['published']:.2f} % as published, {accuracy['adapted']:.2f} % adapted")
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        found = list(pool.map(_contend_alone, chosen, [data] * len(chosen), [settings] * len(chosen)))
+        found = list(pool.map(_contend_alone, chosen, [data] * len(chosen)))
     exported = export(dense, torch.zeros(2, 3, 32, 32))
     rows = [replace(row, latency=latency(exported, onnx.load_from_string(file), TURNS)) for row, file in found]
     shutil.rmtree(folder, ignore_errors=True)
@@ -249,7 +255,7 @@ def run(
         "machine": machine(),
         "versions": {"prunec": prunec.__version__},
         "jobs": jobs,
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(sum(row.seconds for row in rows), 1),
         "dense": accuracy,
         "rows": [asdict(row) for row in rows],
     }
@@ -267,7 +273,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(task)
         lines += [_line(Row(**row)) for row in result["rows"] if row["task"] == task]
     lines += ["", f"{settings['tune_epochs']} epochs each on {settings['train_images']:,} images, top-1 of"
-              f" {settings['test_images']:,}, seed {settings['seed']}, {result['seconds']:.0f} s: "
+              f" {settings['test_images']:,}, seed {settings['seed']}; they trained {result['seconds']:.0f} s, "
+              f"{result['jobs']} at a time: "
               f"{result['command']}"]  # fmt: skip
     return "\n".join(lines)
 
@@ -297,7 +304,7 @@ def main(
         return 0
     settings = replace(SHORT if options.short else SparseSettings(), bf16=has_bf16())
     contenders = [contender for task in options.tasks for contender in tasks[task]]
-    folder = cache() / f"{name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+    folder = cache() / f"{name}-{hashlib.sha256(repr((settings, prunec.__version__)).encode()).hexdigest()[:8]}"
     if not options.resume:
         shutil.rmtree(folder, ignore_errors=True)
     result = run(data, settings, contenders, options.jobs, folder)

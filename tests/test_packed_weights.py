@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import warnings
 from pathlib import Path
@@ -93,8 +94,33 @@ def test_what_is_trained_on_is_dense_and_that_is_said(saved: tuple[prunec.Result
     assert weights_bytes(tmp_path / "weight") > before + 36864 * 3
     notes = json.loads((tmp_path / "weight" / "report.json").read_text())["notes"]
     assert sum("2.weight" in note for note in notes) == 1
+    assert_report_is_true(tmp_path / "weight")
     assert again.emit() and again.forms == {"dense": 2}
     assert_same(state(prunec.load(tmp_path / "weight")), state(again))
+
+
+def assert_report_is_true(folder: Path) -> None:
+    """The bytes that it gives are those of the files beside it, and gzip's."""
+    report = json.loads((folder / "report.json").read_text())
+    packed, files = report["packed"], [(folder / name).read_bytes() for name in ("model.onnx", "weights.safetensors")]
+    assert [report["size_bytes"]["compact"], packed["torch"]["size_bytes"]["compact"]] == [len(f) for f in files]
+    zipped = [packed["gzip_bytes"]["compact"], packed["torch"]["gzip_bytes"]["compact"]]
+    assert zipped == pytest.approx([len(gzip.compress(f)) for f in files], rel=0.01)
+
+
+def test_other_bytes_in_the_same_form_are_reported(tmp_path: Path) -> None:
+    layer = nn.Linear(256, 256, bias=False)
+    held = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight.mul_(held > held.quantile(0.9))
+    result = prunec.compile(layer.eval(), (torch.randn(2, 256),), "pack,verify")
+    result.save(tmp_path / "sparse")
+    assert_report_is_true(tmp_path / "sparse")
+    with torch.no_grad():
+        result.module.get_parameter("weight").copy_(held * (held > held.quantile(0.4)))  # type: ignore[union-attr]
+    result.save(tmp_path / "filled")
+    assert result.emit() and result.forms == {"bitmask": 1}
+    assert_report_is_true(tmp_path / "filled")
 
 
 @pytest.mark.parametrize("source", ["module", "inside", "onnx"])

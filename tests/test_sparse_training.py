@@ -97,14 +97,17 @@ def test_k_means_fixes_what_it_clusters(name: str, *, moved: bool) -> None:
 
 def test_a_run_that_broke_off_goes_on(tmp_path: Path) -> None:
     """What was trained is not trained again; there are no images here."""
-    row = shared.Row(**result()["rows"][0])
-    kept, other = (shared.Kept(tmp_path / "run", contender("2:4", name)) for name in ("pdp", "ste"))
+    chosen = contender("2:4", "pdp")
+    row = shared.Row(**result()["rows"][0] | {"recipe": chosen.method(SETTINGS), "pipeline": chosen.pipeline})
+    kept, other = (shared.Kept(tmp_path / "run", contender("2:4", name), SETTINGS) for name in ("pdp", "ste"))
     assert kept.read() is None
     kept.write(row, b"a file")
-    assert shared._contend_alone(kept, tmp_path, SETTINGS) == kept.read() == (row, b"a file")
+    assert shared._contend_alone(kept, tmp_path) == kept.read() == (row, b"a file")
     assert other.read() is None
     (other.folder / "2-4-ste.onnx").write_bytes(b"half")
     assert other.read() is None, "the line comes last"
+    kept.write(replace(row, recipe="another"), b"a file")
+    assert kept.read() is None
 
 
 def result() -> dict[str, Any]:
@@ -116,6 +119,7 @@ def result() -> dict[str, Any]:
         "settings": asdict(SETTINGS),
         "rows": [asdict(r) for r in rows],
         "seconds": 3.0,
+        "jobs": 2,
         "command": "a command",
     }
 
@@ -124,7 +128,7 @@ def test_the_table_has_a_line_for_each_contender() -> None:
     lines = shared.table(result()).splitlines()
     assert "  pdp                                90.50   90.25   91.00    0.500    123,456     12,345    1.010" in lines
     assert "  as it starts                                       91.00    0.500    123,456     12,345    1.010" in lines
-    assert lines[-1].endswith("seed 0, 3 s: a command")
+    assert lines[-1].endswith("seed 0; they trained 3 s, 2 at a time: a command")
 
 
 @pytest.mark.parametrize("bench", [pdp, dkm])

@@ -5,7 +5,7 @@ All numbers come back as they were; zeros lose their sign (-0.0, which training 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,13 @@ class Packing:
     def with_others(self, other: Packing) -> Packing:
         """What is known to either."""
         return Packing(tuple(dict.fromkeys((*self.patterns, *other.patterns))), (*self.known, *other.known))
+
+    def that_holds(self, tensors: Sequence[Array]) -> Packing:
+        """What of it is true of one of ``tensors``, or of one transposed."""
+        either = [*tensors, *(t.T for t in tensors if t.ndim == 2)]
+        patterns = (p for p in self.patterns if any(p.fits(t.shape) and p.holds(t) for t in either))
+        known = (f for f in self.known if any(_gives(f, t) for t in either))
+        return Packing(tuple(patterns), tuple(known))
 
     @classmethod
     def of(cls, forms: Iterable[Form]) -> Packing:
@@ -82,3 +89,8 @@ class Packing:
         if np.count_nonzero(tensor) < (1 - _FEW_ZEROS) * tensor.size:
             yield Bitmask.of(tensor)
             yield from (Sparse.of(tensor, p) for p in self.patterns if p.holds(tensor))
+
+
+def _gives(form: Form, tensor: Array) -> bool:
+    """Whether ``form`` is one of ``tensor``."""
+    return form.shape == tensor.shape and form.dtype == tensor.dtype and np.array_equal(form.dense(), tensor)

@@ -70,7 +70,8 @@ class Palettise(Pass):
             raise UsageError(f"palette{{group}} cannot be {self.group}", hint="rows that share a table, or 0")
 
     def run(self, state: State) -> Graph:
-        found = weights(analyse(state.graph), self)
+        analysis = analyse(state.graph)
+        found = weights(analysis, self)
         large = [w for w in found if math.prod(w.shape) >= self.least]
         odd = [w.name for w in large if not divides(w.shape, self.group, self.dim)]
         if not large or len(odd) == len(large):
@@ -82,23 +83,23 @@ class Palettise(Pass):
             state.notes.append(
                 f"palette: {counted(len(odd), 'weight')} that group and dim do not divide stay: {listed(odd)}"
             )
-        if (left := others(analyse(state.graph), found)) and not (self.targets or self.ignore):
+        if (left := others(analysis, found)) and not (self.targets or self.ignore):
             state.notes.append(f"palette: {counted(len(left), 'parameter')} left, no weights of layers: {listed(left)}")
         tried = {w: self._palette(w, state) for w in large if w.name not in odd}
         made = {w: palette for w, palette in tried.items() if palette is not None}
-        self._check_zeros([w.name for w in tried if w not in made], bool(made), state)
+        self._check_zeros([w.name for w in tried if w not in made], state, some=bool(made))
         packing: Packing = state.facts.get("packing", Packing())
         state.facts["packing"] = replace(packing, known=(*packing.known, *made.values()))
         numbers = {w.value: arrays.to_numpy(p.dense()) for w, p in made.items()}
         self._record(state, made, numbers)
         return revalued(state.graph, numbers)
 
-    def _check_zeros(self, left: list[str], others: bool, state: State) -> None:
-        """Say which weights are ``left`` because their zeros cannot stay; raise where there are no ``others``."""
+    def _check_zeros(self, left: list[str], state: State, *, some: bool) -> None:
+        """Say which weights are ``left`` because their zeros cannot stay; raise where there are not ``some`` others."""
         if not left:
             return
         what = f"{counted(len(left), 'weight')} whose vectors of {self.dim} are zero in more ways than {1 << self.bits}"
-        if not others:
+        if not some:
             raise UsageError(
                 f"palette: {what}: {listed(left)}", hint="more bits, or fewer elements a vector (dim), hold these zeros"
             )

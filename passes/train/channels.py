@@ -1,8 +1,8 @@
 """Channels in training: each unit of a dependency group is masked as a whole, in every parameter that it stands in.
 
 A method ranks the magnitudes of the units as it ranks the elements of a weight [ours: the paper takes single filters],
-and all elements that a unit needs are multiplied by its mask.  That is what the masked network of a compile is, so that
-a soft mask near 0 or 1 is what elimination makes of it.  Start at :func:`on_groups`.
+and all elements that a unit needs are multiplied by its hard mask, or by the root of a soft one.  Hard, that is what
+the masked network of a compile is.  Start at :func:`on_groups`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from ..groups import Group, Groups
 from ..parameter import untrained
 from ..plan.patterns import chosen
 from ..verify import norm_tied
-from .layer import Place, refuse_trained
+from .parametrized import refuse_trained
+from .sites import Place
 from .training import Training
 
 _TINY = 1e-24
-"""Added to a square before its root, whose gradient at zero is infinite."""
+"""Squares and masks are at least about so large before a root is taken, whose gradient at zero is infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,12 @@ class Units(nn.Module):
 
 
 class OfUnits(nn.Module):
-    """What stands before a parameter that units of a group stand in: each element times the masks of those it needs."""
+    """What stands before a parameter that units of a group stand in.
+
+    A hard mask multiplies each element that its unit needs.  Of a soft mask m each takes √m [ours], so that a unit that
+    one layer makes and another reads is m times what it was, and not m² times.  Where more layers stand between, as a
+    depthwise convolution does, there is a factor for each; a batch norm takes out the one of the layer before it.
+    """
 
     units: Units
 
@@ -98,7 +104,7 @@ class OfUnits(nn.Module):
         mask = self.units.mask()
         if mask is None:
             return parameter
-        if mask.is_floating_point():  # soft: what makes a unit and what reads it have the root of its mask each
+        if mask.is_floating_point():
             mask = mask.clamp_min(_TINY).sqrt()
         one_more = torch.cat([mask, mask.new_ones(1)])
         product = torch.ones_like(parameter)

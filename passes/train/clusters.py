@@ -6,7 +6,6 @@ as near to each centre, and what is as long as the weight times the centres is n
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,9 +58,8 @@ class Clusters(nn.Module):
     def clustered(self, weight: Tensor) -> Tensor:
         """What layers see, with gradients as they are."""
         groups, _, dim = self.centres.shape
-        if self.scaled and self.training and not self.hard:
-            self.scale.copy_(row_scale(weight))
-        even = weight / self.scale if self.scaled else weight
+        scale = self._scale(weight)
+        even = weight / scale if self.scaled else weight
         vectors = even.reshape(groups, -1, dim)
         if self.hard:
             found = self.nearest(vectors)
@@ -72,7 +70,13 @@ class Clusters(nn.Module):
             centres = self._moved(vectors, self._live().to(vectors.dtype), width)
             found = torch.softmax(-_distances(vectors, centres) / width, -1) @ centres
         found = torch.where(self.stays, found.reshape(weight.shape), 0)
-        return found * self.scale if self.scaled else found
+        return found * scale if self.scaled else found
+
+    def _scale(self, weight: Tensor) -> Tensor:
+        """The scale of each row, anew where it trains; a copy, for a second forward may change it before backward."""
+        if self.scaled and self.training and not self.hard:
+            self.scale.copy_(row_scale(weight))
+        return self.scale.clone()
 
     def palette(self, weight: Tensor) -> Palette | None:
         """The hard weight as a palette; None where zeros are only a part of a vector."""
@@ -83,8 +87,9 @@ class Clusters(nn.Module):
         even = weight.detach() / self.scale if self.scaled else weight.detach()
         chosen = torch.where(live, self._nearest(even.reshape(groups, -1, dim)), k)
         zero = self.centres.new_zeros(groups, 0 if bool(live.all()) else 1, dim)
-        table, scale = (np.asarray(arrays.to_numpy(x)) for x in (torch.cat([self.centres, zero], 1), self.scale))
-        return Palette.of(tuple(weight.shape), chosen.cpu().numpy(), table, scale if self.scaled else None)
+        table = arrays.native(torch.cat([self.centres, zero], 1))
+        scale = arrays.to_numpy(self.scale) if self.scaled else None
+        return Palette.of(tuple(weight.shape), chosen.cpu().numpy(), table, scale)
 
     def _live(self) -> Tensor:
         """Whether a vector has an element that is not held at zero (g, n)."""

@@ -12,7 +12,7 @@ from ...ir.packing.packing import Packing
 from ...ir.packing.palette import divides
 from ...ir.words import listed
 from ..base import register
-from .training import Training
+from .training import Outcome, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,16 +83,12 @@ class Dkm(Training):
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
         """Nothing changes: the softmax is as soft from the first epoch to the last."""
 
-    def packing(self, layers: Sequence[Trained]) -> Packing:
-        found = (layer.held.palette(layer.original) for layer in layers)
-        return Packing(known=tuple(palette for palette in found if palette is not None))
-
-    def missed(self, layers: Sequence[Trained]) -> str | None:
-        lost = [layer.name for layer in layers if layer.held.palette(layer.original) is None]
-        if not lost:
-            return None
-        return f"dkm: zeros stand inside of vectors of {self.dim}, so that no palette holds {listed(lost)}"
-
     def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:
             layer.held.hard.fill_(True)
+
+    def outcome(self, layers: Sequence[Trained]) -> Outcome:
+        found = {layer.name: layer.held.palette(layer.original) for layer in layers}
+        lost = [name for name, palette in found.items() if palette is None]
+        missed = f"dkm: zeros stand inside of vectors of {self.dim}, so that no palette holds {listed(lost)}"
+        return Outcome(Packing(known=tuple(p for p in found.values() if p is not None)), missed if lost else None)

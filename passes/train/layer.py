@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.nn.utils import parametrize
 
 from ...ir.errors import UsageError
 from ...ir.words import counted, listed
 from ..plan.patterns import among
+from .parametrized import refuse_trained
+from .sites import Place, Site, sites
 from .training import Training
-
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_OPS = ("linear", "conv1d", "conv2d", "conv3d")
-"""The same in graphs, as compiled networks are."""
-
-Place = tuple[nn.Module, str]
-"""A parameter by the module that has it and its name there."""
 
 
 class Trained(Protocol):
@@ -102,113 +96,48 @@ def on_weights(model: nn.Module, method: Training, notes: list[str]) -> Iterator
     UsageError
         No layer fits, or another method trains one already.
     """
-    found = dict(_weights(model))
+    found = dict(sites(model))
     names = among({n: [n, f"type:{site.type}"] for n, site in found.items()}, method)
-    wanted = {n: site for n, site in found.items() if n in names and site.weight.requires_grad}
+    named = {n: site for n, site in found.items() if n in names}
+    left = {n: why for n, site in named.items() if (why := _why_left(model, site, method)) is not None}
+    wanted = {n: site for n, site in named.items() if n not in left}
     refuse_trained(method, {n: (site.module, site.tensor) for n, site in wanted.items()})
-    shared = [n for n, site in wanted.items() if _uses(model, site.weight) > 1]
-    if shared:
-        notes.append(f"{method.name}: {counted(len(shared), 'weight')} that others share stay: {listed(shared)}")
-        wanted = {n: site for n, site in wanted.items() if n not in shared}
-    shapes = {n: tuple(site.weight.shape) for n, site in wanted.items()}
-    odd = {n: f"{n} {list(shape)} ({why})" for n, shape in shapes.items() if (why := method.misfit(shape)) is not None}
-    if not wanted or len(odd) == len(wanted):
-        none = f"none of its layers fits: {listed(odd.values())}" if odd else "it has no linear or convolution layer"
+    if not wanted:
+        none = f"none of its layers fits: {_listed(left)}" if left else "it has no linear or convolution layer"
         raise UsageError(f"training by {method.name}: {none}", hint="other options, or targets that name other layers")
-    if odd:
-        notes.append(f"{method.name}: {counted(len(odd), 'weight')} that it does not fit stay: {listed(odd.values())}")
-    rest = [n for n, p in model.named_parameters() if p.dim() > 1 and n not in found]
-    if rest and not (method.targets or method.ignore):
-        notes.append(
-            f"{method.name}: {counted(len(rest), 'parameter')} of other layers stay as they are: {listed(rest)}"
-        )
-    rows = sum(int((site.weight.flatten(1) == 0).all(1).sum()) for n, site in wanted.items() if n not in odd)
-    if rows and not method.holds_zeros:
-        notes.append(
-            f"{method.name}: {counted(rows, 'row')} of zeros may grow back: drop them first (shrink,eliminate), and "
-            "train what comes out"
-        )
+    others = [n for n, p in model.named_parameters() if p.dim() > 1 and n not in found]
+    notes += [f"{method.name}: {line}" for line in _remarks(method, left, others, wanted)]
     for name, site in wanted.items():
-        if name not in odd:
-            held = method.on(site.weight)
-            parametrize.register_parametrization(site.module, site.tensor, held, unsafe=True)
-            yield Layer(name, site.module, site.tensor, held)
+        held = method.on(site.weight)
+        parametrize.register_parametrization(site.module, site.tensor, held, unsafe=True)
+        yield Layer(name, site.module, site.tensor, held)
 
 
-@dataclass(frozen=True, eq=False)
-class _Site:
-    """A weight of a layer of ``type``: the module that has it, and its name there."""
-
-    module: nn.Module
-    tensor: str
-    type: str
-
-    @property
-    def weight(self) -> nn.Parameter:
-        found: nn.Parameter = getattr(self.module, self.tensor)
-        return found
+def _why_left(model: nn.Module, site: Site, method: Training) -> str | None:
+    """Why ``method`` leaves a weight alone; None where it does not."""
+    if not site.weight.requires_grad:
+        return "frozen"
+    if sum(p is site.weight for _, p in model.named_parameters(remove_duplicate=False)) > 1:
+        return "others share it"  # sparse in one place, it would be dense in another
+    why = method.misfit(tuple(site.weight.shape))
+    return None if why is None else f"{list(site.weight.shape)}, {why}"
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, _Site]]:
-    """The weights of linear and convolution layers by name, those in graphs too."""
-    for prefix, part in model.named_modules():
-        if isinstance(part, _LAYERS):
-            yield f"{prefix}.weight" if prefix else "weight", _Site(part, "weight", _type(type(part).__name__))
-        elif isinstance(part, GraphModule):
-            for node in part.graph.find_nodes(op="get_attr"):
-                kinds = [str(u.target).removeprefix("aten.").split(".")[0] for u in node.users if node in u.args[1:2]]
-                if kinds and all(kind in _OPS for kind in kinds):
-                    owner, _, tensor = str(node.target).rpartition(".")
-                    name = f"{prefix}.{node.target}" if prefix else str(node.target)
-                    yield name, _Site(part.get_submodule(owner), tensor, _type(kinds[0]))
+def _listed(left: Mapping[str, str]) -> str:
+    return listed(f"{name} ({why})" for name, why in left.items())
 
 
-def in_training(model: nn.Module) -> str | None:
-    """The first parameter of ``model`` that a training of prunec stands on; None where there is none."""
-    for name, module in model.named_modules():
-        owner, stands, rest = f".{name}".partition(".parametrizations.")
-        if stands and type(module).__module__.startswith(f"{__package__}."):
-            return f"{owner}.{rest.partition('.')[0]}".lstrip(".")
-    return None
-
-
-def taken_off(places: Iterable[Place], orders: Mapping[nn.Module, Sequence[str]], *, trained: bool) -> None:
-    """Make the parameters at ``places`` ordinary again: as layers see them where ``trained``, else as they are.
-
-    Copies of the modules share the class that torch made for them, and torch takes the parameter's property off it: so
-    the originals get one of their own first.  ``orders``: in what order the modules had their parameters.
-    """
-    for module, tensor in places:
-        made = type(module)
-        attributes = {k: v for k, v in vars(made).items() if k not in ("__dict__", "__weakref__")}
-        module.__class__ = type(made.__name__, made.__bases__, attributes)
-        parametrize.remove_parametrizations(module, tensor, leave_parametrized=trained)
-        for name in orders.get(module, ()):
-            if name in module._parameters:
-                module._parameters[name] = module._parameters.pop(name)
-
-
-def refuse_trained(method: Training, places: Mapping[str, Place]) -> None:
-    """Raise :class:`UsageError` where a parametrization stands on one of the parameters ``places`` already."""
-    twice = [n for n, (m, tensor) in places.items() if parametrize.is_parametrized(m, tensor)]
-    if not twice:
-        return
-    if any(in_training(m) for m, _ in places.values()):
-        raise UsageError(
-            f"training by {method.name}: {listed(twice)} trained already",
-            hint="one method for each weight (targets, ignore), one after the other for the same; finish() of the "
-            "object that prunec.train gave ends a training that was left open",
+def _remarks(
+    method: Training, left: Mapping[str, str], others: Sequence[str], wanted: Mapping[str, Site]
+) -> Iterator[str]:
+    """What is worth a word of the weights that ``method`` is put on, and of those that stay as they are."""
+    if left:
+        yield f"{counted(len(left), 'weight')} left: {_listed(left)}"
+    if others and not (method.targets or method.ignore):
+        yield f"{counted(len(others), 'parameter')} of other layers left: {listed(others)}"
+    rows = sum(int((site.weight.flatten(1) == 0).all(1).sum()) for site in wanted.values())
+    if rows and not method.holds_zeros:
+        yield (
+            f"{counted(rows, 'row')} of zeros may grow back: drop them first (shrink,eliminate), and train what "
+            "comes out"
         )
-    raise UsageError(
-        f"training by {method.name}: {listed(twice)} parametrized by something else (weight_norm, spectral_norm)",
-        hint="leave these out (ignore), or torch.nn.utils.parametrize.remove_parametrizations first",
-    )
-
-
-def _uses(model: nn.Module, parameter: Tensor) -> int:
-    """How many names a parameter has: one that is tied would be sparse in one place and dense in another."""
-    return sum(p is parameter for _, p in model.named_parameters(remove_duplicate=False))
-
-
-def _type(kind: str) -> str:
-    return "linear" if kind.lower() == "linear" else "conv"

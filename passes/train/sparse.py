@@ -19,15 +19,17 @@ from torch import nn
 
 from ...files import write_whole
 from ...ir.errors import ModelError, UsageError
-from ...ir.packing.packing import PACKING, Packing
+from ...ir.packing.packing import Packing
 from ..groups import Groups
 from .batches import Batches
 from .channels import on_groups
 from .curves import curves
 from .history import ended, number
-from .layer import Trained, on_weights, taken_off
+from .layer import Trained, on_weights
+from .parametrized import plain_name, taken_off
 from .progress import EpochLines
 from .summary import Row, Summary, values_of
+from .told import tell
 from .training import Training
 
 
@@ -70,6 +72,7 @@ class Sparse:
         self.layers: list[tuple[Training, list[Trained]]] = []
         self.notes: list[str] = []
         self._orders = {module: tuple(module._parameters) for module in model.modules()}
+        self._infinite = {n for n, buffer in model.named_buffers() if not bool(torch.isfinite(buffer).all())}
         try:
             for method in methods:
                 method.check()
@@ -117,7 +120,11 @@ class Sparse:
                 hint="see that the loader yields batches, and that this model is trained, no copy; sparse.skip() lets "
                 "an epoch go by without training",
             )
+        first = self.epoch == 0
         self._next(value, metrics)
+        if first:
+            for method, layers in self.layers:
+                self._warn(method.untrained(layers))
 
     def skip(self, epochs: int = 1) -> None:
         """Let epochs go by without training: to see what a schedule does, or to go on where no checkpoint says so.
@@ -153,12 +160,12 @@ class Sparse:
                 f"training, epoch {self.epoch}: the loss is {loss}", hint="go back to the last checkpoint; a lower rate"
             )
         for name, tensor in chain(self.model.named_parameters(), self.model.named_buffers()):
-            if not bool(torch.isfinite(tensor).all()):
-                name = name.replace(".parametrizations", "").removesuffix(".original")
+            plain = plain_name(name)
+            if plain not in self._infinite and not bool(torch.isfinite(tensor).all()):
                 raise ModelError(
-                    f"training, epoch {self.epoch}: {name} holds NaN or infinite values",
+                    f"training, epoch {self.epoch}: {plain} holds NaN or infinite values",
                     hint="go back to the last checkpoint; a lower rate",
-                    parameter=name,
+                    parameter=plain,
                 )
 
     def finish(self) -> None:
@@ -170,33 +177,31 @@ class Sparse:
         """
         if self.finished:
             return
+        remarks: list[str | None] = []
         for method, layers in self.layers:
-            if self.epoch and not all(bool(layer.held.hard) for layer in layers):
-                self._warn(method.unfinished(self.epoch))
+            if not all(bool(layer.held.hard) for layer in layers):
+                remarks.append(method.unfinished(self.epoch))
         self.harden()
-        with torch.no_grad():
-            for method, layers in self.layers:
-                self._warn(method.missed(layers))
-        self._tell_packing()
-        self._remove(trained=True)
-        self.finished = True
+        outcomes = []
+        try:
+            with torch.no_grad():
+                outcomes += [method.outcome(layers) for method, layers in self.layers]
+        finally:
+            self._remove(trained=True)
+            self.finished = True
+        found = Packing()
+        for outcome in outcomes:
+            found = found.with_others(outcome.packing)
+            remarks.append(outcome.missed)
+        if found != Packing() and not tell(self.model, found):
+            remarks.append("meta of the model is no dict: compiles of it do not know how its weights may be packed")
+        for remark in remarks:
+            self._warn(remark)
 
     def _warn(self, note: str | None) -> None:
         if note is not None and note not in self.notes:
             self.notes.append(note)
             warnings.warn(f"prunec.train: {note}", stacklevel=3)
-
-    def _tell_packing(self) -> None:
-        found = Packing()
-        for method, layers in self.layers:
-            found = found.with_others(method.packing(layers))
-        meta = getattr(self.model, "meta", None)
-        if found == Packing() or not (meta is None or isinstance(meta, dict)):
-            return
-        known = {} if meta is None else meta
-        held = known.get(PACKING)
-        known[PACKING] = found.with_others(held) if isinstance(held, Packing) else found
-        object.__setattr__(self.model, "meta", known)
 
     def _remove(self, *, trained: bool) -> None:
         """Make the weights ordinary parameters again: as layers see them where ``trained``, else as they are."""

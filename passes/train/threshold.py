@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,9 +48,12 @@ class Str(Training):
         return SoftThreshold(weight, self.start, self.decay)
 
     def begin_epoch(self, layers: Sequence[Trained], epoch: int) -> None:
-        """Nothing changes, for the optimizer moves the thresholds; where it does not, that is a warning."""
-        if epoch == 1 and all(float(layer.held.level) == self.start for layer in layers):
-            warnings.warn("prunec.train: no threshold of str has moved: make the optimizer after this", stacklevel=5)
+        """Nothing changes: the optimizer moves the thresholds."""
+
+    def untrained(self, layers: Sequence[Trained]) -> str | None:
+        if not all(bool((layer.held.level == self.start).all()) for layer in layers):
+            return None
+        return "str: no threshold has moved: make the optimizer after prunec.train"
 
     def finish(self, layers: Sequence[Trained]) -> None:
         for layer in layers:

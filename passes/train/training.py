@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...ir import arrays
 from ...ir.errors import UsageError
 from ...ir.packing.nm import Pattern
 from ...ir.packing.packing import Packing
@@ -26,6 +27,18 @@ _NEAR = 0.001
 """How far the share of zeros may be from what was asked."""
 
 _AVERAGED = " (masks are buffers of the model: were they averaged, or loaded from another epoch?)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What hard weights came to.
+
+    ``packing``: what is known of how they may be packed.  ``missed``: what they do not hold of what was asked, or what
+    else came of it that nobody wants.
+    """
+
+    packing: Packing = field(default_factory=Packing)
+    missed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,17 +85,17 @@ class Training(Pass):
         """What is worth a word where a training has so few ``epochs`` that the method does not come to its end."""
         return None
 
-    def packing(self, layers: Sequence[Trained]) -> Packing:
-        """What is known of how the weights may be packed, once they are hard."""
-        return Packing()
-
-    def missed(self, layers: Sequence[Trained]) -> str | None:
-        """What the hard weights do not hold of what was asked, and what else came of it that nobody wants."""
+    def untrained(self, layers: Sequence[Trained]) -> str | None:
+        """What is worth a word after the first epoch: that what is to be trained has not moved."""
         return None
 
     @abstractmethod
     def finish(self, layers: Sequence[Trained]) -> None:
         """Make what is soft hard: the last thing before the weights are what they are trained to be."""
+
+    def outcome(self, layers: Sequence[Trained]) -> Outcome:
+        """What came of it, once all is hard."""
+        return Outcome()
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,9 @@ class Sparsifying(Training):
     def misfit(self, shape: tuple[int, ...]) -> str | None:
         if self.pattern is None or self.pattern.fits(shape):
             return None
-        return f"{self.m} does not divide {shape[1]}" if shape[1] % self.pattern.m else f"{self.v} not {shape[0]} rows"
+        if shape[1] % self.pattern.m:
+            return f"m={self.m} does not divide {shape[1]} inputs"
+        return f"v={self.v} does not divide {shape[0]} rows"
 
     def check(self) -> None:
         if (self.sparsity, self.n, self.channels) == (None, None, None):
@@ -142,14 +157,12 @@ class Sparsifying(Training):
         for layer in layers:
             layer.held.reached.fill_(self.reached(epoch - self.warm) if epoch >= self.warm else 0.0)
 
-    def packing(self, layers: Sequence[Trained]) -> Packing:
-        return Packing() if self.pattern is None else Packing((self.pattern,))
-
     def unfinished(self, epochs: int) -> str | None:
-        came = self.reached(epochs - 1 - self.warm) if epochs > self.warm else 0.0
+        last = max(epochs, 1) - 1  # where none has ended, what was trained is the first
+        came = self.reached(last - self.warm) if last >= self.warm else 0.0
         if came >= 1:
             return None
-        after = f"after {counted(epochs, 'epoch')}"
+        after = f"after {counted(epochs, 'epoch')}" if epochs else "and no epoch has ended (sparse.step() ends one)"
         return f"{self.name}: at {came:.0%} of what is asked {after}; the rest goes at once at the end"
 
     def share(self, layers: Sequence[Trained]) -> None:
@@ -161,10 +174,15 @@ class Sparsifying(Training):
             for layer, gone in zip(layers, global_counts([x.original for x in layers], share), strict=True):
                 layer.held.gone.fill_(gone)
 
-    def missed(self, layers: Sequence[Trained]) -> str | None:
-        if self.pattern is not None:
-            lost = [layer.name for layer in layers if not self.pattern.holds(layer.seen().numpy(force=True))]
-            return f"{self.name}: {self.pattern} does not hold in {listed(lost)}{_AVERAGED}" if lost else None
+    def outcome(self, layers: Sequence[Trained]) -> Outcome:
+        if self.pattern is None:
+            return Outcome(missed=self._missed(layers))
+        lost = [layer.name for layer in layers if not self.pattern.holds(arrays.native(layer.seen()))]
+        missed = f"{self.name}: {self.pattern} does not hold in {listed(lost)}{_AVERAGED}" if lost else None
+        return Outcome(Packing((self.pattern,)), missed)
+
+    def _missed(self, layers: Sequence[Trained]) -> str | None:
+        """What is worth a word of the share that is zero."""
         asked, sizes = self.sparsity or self.channels or 0.0, [layer.original.numel() for layer in layers]
         zeros = [round(layer.zeros() * size) for layer, size in zip(layers, sizes, strict=True)]
         if sum(zeros) < (asked - _NEAR) * sum(sizes) - len(layers):
