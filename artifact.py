@@ -61,7 +61,7 @@ class Result:
     values
         The passes that gave weights other numbers.
     plan
-        Which units went; None when the pipeline had no planner.
+        Which units went; None when the pipeline had no planner, an empty one where channels went or moved without.
     report
         JSON-serialisable; see ``report_schema.json``.
     """

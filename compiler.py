@@ -19,9 +19,10 @@ from .ir.graph import Graph
 from .ir.packing.packing import PACKING
 from .models import emitted_onnx, feeds
 from .passes import verify as verification
-from .passes.base import Progress, State, revaluing
+from .passes.base import PASSES, Progress, State, revaluing
 from .passes.groups import Groups, groups_of
 from .passes.pack.folded import grown
+from .passes.plan.plan import Plan
 from .passes.runner import Runner
 from .passes.target import Target
 from .passes.values import kept
@@ -70,9 +71,12 @@ class Compiler:
         alive = state.facts.get("alive", groups.all_alive())
         held = state.facts.get("held", alive)
         found, plan = kept(state, groups), state.facts.get("plan")
+        if plan is None and state.rewritings:
+            plan = Plan.of(groups, groups.prunable[:0], {})  # a compact file says of what it is made
         result = Result(found, plan, {}, state.graph, state.deployed, self.opset)
         result.packing = state.facts.get("packing")
-        result.values = revaluing(step.name for step in runner.steps)
+        steps = (step.name for step in runner.steps)
+        result.values = revaluing(n for n in steps if not PASSES[n].may_revalue or n in state.values)
         if result.packing is not None and state.inference is not None:
             state.notes += grown(state.graph, state.inference, result.packing)
         verified: dict[str, Any] | None = state.facts.get("verified")

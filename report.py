@@ -76,7 +76,9 @@ def build_report(
     full = groups.all_alive()
     cost, analysis = groups.cost, groups.analysis
     plan: Plan | None = state.facts.get("plan")
-    removed = sum(len(d) for d in plan.dropped.values()) if plan is not None and "alive" in state.facts else 0
+    removed = sum(rewriting.removed for rewriting in state.rewritings)
+    if plan is not None and "alive" in state.facts:
+        removed += sum(len(d) for d in plan.dropped.values())
     compact, left = _compact(groups, alive, state)
     params = pair(cost.params(full), compact.params(left))
     macs = pair(cost.macs(full), compact.macs(left), per=batch(groups))

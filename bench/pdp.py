@@ -39,7 +39,7 @@ TASKS: dict[str, tuple[Contender, ...]] = {
     ELEMENTS: contenders(ELEMENTS, "sparsity=0.9", "pack,verify", "pdp", "gradual", "ste"),
     HALF: contenders(HALF, "n=2,m=4", "pack{n=2,m=4},verify", *METHODS),
     QUARTER: contenders(QUARTER, "n=1,m=4", "pack{n=1,m=4},verify", *METHODS),
-    CHANNELS: contenders(CHANNELS, "channels=0.5", "shrink,eliminate,pack,verify", "pdp", "gradual", "ste"),
+    CHANNELS: contenders(CHANNELS, "channels=0.5", "shrink,pack,verify", "pdp", "gradual", "ste"),
 }
 
 

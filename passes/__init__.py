@@ -13,6 +13,7 @@ from . import (
     plan,
     reorder,
     score,
+    shrink,
     split,
     train,
     verify,
@@ -20,5 +21,5 @@ from . import (
 
 __all__ = [
     "canonicalize", "eliminate", "fold", "groups", "initialise", "layout", "mask", "pack", "permute", "plan", "reorder",
-    "score", "split", "train", "verify",
+    "score", "shrink", "split", "train", "verify",
 ]  # fmt: skip

@@ -38,7 +38,7 @@ Progress = Callable[[str, str], None]
 
 
 class Rewriting(Protocol):
-    """Channels of a compact graph in other places: what a pass chose, apart from the weights that it was chosen for."""
+    """Channels of a compact graph in other places, or gone: what a pass chose, to be done to other weights as well."""
 
     def applied(self, graph: Graph) -> Graph:
         """A copy of ``graph``, which has the structure of the one it was chosen for, rewritten."""
@@ -46,6 +46,11 @@ class Rewriting(Protocol):
 
     def of(self, kept: Kept) -> Kept:
         """The ``kept`` indices of parameters as they are in the rewritten graph."""
+        ...
+
+    @property
+    def removed(self) -> int:
+        """How many units it took out."""
         ...
 
 
@@ -92,6 +97,7 @@ class Pass(ABC):
     inference_only: ClassVar[bool] = False
     requires_choice: ClassVar[bool] = False  # True: never run unasked, whatever a later pass requires
     revalues: ClassVar[bool] = False  # True: a rewrite that changes numbers alone, in the dense network as well
+    may_revalue: ClassVar[bool] = False  # True: it may do so too, and carries them back and gives values then
 
     @abstractmethod
     def run(self, state: State) -> Any:
@@ -133,7 +139,8 @@ def find(name: str) -> type[Pass]:
 
 def revaluing(names: Iterable[str]) -> tuple[str, ...]:
     """Those of the passes ``names`` that change numbers, once each."""
-    return tuple(dict.fromkeys(name for name in names if name in PASSES and PASSES[name].revalues))
+    found = (name for name in names if name in PASSES and (PASSES[name].revalues or PASSES[name].may_revalue))
+    return tuple(dict.fromkeys(found))
 
 
 def make(name: str, options: dict[str, Any]) -> Pass:

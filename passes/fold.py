@@ -42,18 +42,17 @@ class Fold(Pass):
 
     def run(self, state: State) -> Graph:
         graph = state.graph
-        groups = state.facts.get("groups")
-        analysis = analyse(graph) if groups is None else groups.analysis
-        opaque = frozenset(o.node.name for o in analysis.opaque)
         if self.batch_norm:
+            groups = state.facts.get("groups")
+            analysis = analyse(graph) if groups is None else groups.analysis
+            opaque = frozenset(o.node.name for o in analysis.opaque)
             graph, folded = fold_batch_norms(graph, opaque)
             if folded:
                 state.notes.append(f"fold: {counted(folded, 'batch norm')} folded into what stands before")
         if self.constants:
-            graph, removed = fold_constants(graph, opaque)
+            graph, removed = fold_constants(graph)
             if removed:
-                which = "channels that do" if removed > 1 else "channel that does"
-                state.notes.append(f"fold: {removed:,} {which} not depend on the input folded away")
+                state.notes.append(f"fold: {counted(removed, 'channel')} constant or not read folded away")
         return graph
 
 

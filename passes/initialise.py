@@ -42,7 +42,7 @@ class Initialise(Pass):
     kind: ClassVar[Kind] = "rewrite"
     requires: ClassVar[frozenset[str]] = frozenset({"groups", "compact"})
     ensures: ClassVar[frozenset[str]] = frozenset({"initialised"})
-    forbids: ClassVar[frozenset[str]] = frozenset({"split", "masked"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"shrunk", "split", "masked"})
     requires_choice: ClassVar[bool] = True
     revalues: ClassVar[bool] = True
 

@@ -57,7 +57,7 @@ class Mask(Pass):
     kind: ClassVar[Kind] = "rewrite"
     requires: ClassVar[frozenset[str]] = frozenset({"groups", "scores"})
     ensures: ClassVar[frozenset[str]] = frozenset({"masked"})
-    forbids: ClassVar[frozenset[str]] = frozenset({"split"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"shrunk", "split"})
     requires_choice: ClassVar[bool] = True
     revalues: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ class Reordering:
     constants: Mapping[str, Indices]
     parameters: Kept
     picks: Mapping[str, tuple[int, Positions]]
+
+    removed: ClassVar[int] = 0
 
     def applied(self, graph: Graph) -> Graph:
         """A copy of ``graph`` with its channels in the new order; picks of neighbours are slices."""

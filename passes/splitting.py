@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ class Splitting:
     axes: Mapping[str, tuple[Components | None, ...]]
     sites: Mapping[str, tuple[Analysed, Roles]]
     clones: Mapping[str, Mapping[str, Cut]] = field(default_factory=dict)
+
+    removed: ClassVar[int] = 0
 
     def applied(self, graph: Graph) -> Graph:
         """A copy of ``graph`` with its channels in parts."""

@@ -48,6 +48,33 @@ def test_half_of_the_units(name: str) -> None:
     assert _units_through_onnx(model, inputs) == report["units"]["total"]
 
 
+def sparse(model: torch.nn.Module) -> torch.nn.Module:
+    """``model`` with 30 % of its filters zero at random, biases and the shifts of its batch norms as they are."""
+    draw = torch.Generator().manual_seed(0)
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) and len(m.weight) > 10]
+    with torch.no_grad():
+        for layer in layers[:-1]:
+            layer.weight[torch.rand(layer.weight.shape[0], generator=draw) < 0.3] = 0
+        for norm in model.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.weight.uniform_(0.5, 1.5, generator=draw)
+                norm.bias.uniform_(-0.5, 0.5, generator=draw)
+    return model
+
+
+@pytest.mark.parametrize("name", [*QUICK[:2], *(pytest.param(n, marks=pytest.mark.slow) for n in (*QUICK[2:], *SLOW))])
+def test_filters_of_zeros_go_without_changing_an_output(name: str) -> None:
+    model, inputs = _model(name)
+    result = prunec.compile(sparse(model), inputs, "shrink,verify", measure=False)
+    x = torch.randn(4, *inputs[0].shape[1:], generator=torch.Generator().manual_seed(1))
+    assert result.module is not None
+    with torch.no_grad():
+        before, after = model(x), result.module(x)
+    assert float((before - after).abs().max() / before.abs().max()) < 1e-5
+    assert bool((before.argmax(1) == after.argmax(1)).all())
+    assert result.report["units"]["removed"] > 0 and result.report["params"]["ratio"] < 1
+
+
 UNCONSTRAINED = (
     "convnext_tiny densenet121 efficientnet_b0 googlenet mnasnet1_0 mobilenet_v2 mobilenet_v3_large regnet_y_400mf "
     "resnet18 resnet50 shufflenet_v2_x1_0 squeezenet1_1 vit_b_16"

@@ -50,7 +50,7 @@ class Palettise(Pass):
     kind: ClassVar[Kind] = "rewrite"
     requires: ClassVar[frozenset[str]] = frozenset({"groups"})
     ensures: ClassVar[frozenset[str]] = frozenset({"packing"})
-    forbids: ClassVar[frozenset[str]] = frozenset({"split"})
+    forbids: ClassVar[frozenset[str]] = frozenset({"shrunk", "split"})
     requires_choice: ClassVar[bool] = True
     revalues: ClassVar[bool] = True
 

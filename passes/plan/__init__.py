@@ -1,6 +1,6 @@
 """Planners: which units go.  One planner a file."""
 
-from . import global_plan, rectify, shrink
+from . import global_plan, rectify
 from .plan import Plan
 
-__all__ = ["Plan", "global_plan", "rectify", "shrink"]
+__all__ = ["Plan", "global_plan", "rectify"]

@@ -137,7 +137,4 @@ def _remarks(
         yield f"{counted(len(others), 'parameter')} of other layers left: {listed(others)}"
     rows = sum(int((site.weight.flatten(1) == 0).all(1).sum()) for site in wanted.values())
     if rows and not method.holds_zeros:
-        yield (
-            f"{counted(rows, 'row')} of zeros may grow back: drop them first (shrink,eliminate), and train what "
-            "comes out"
-        )
+        yield (f"{counted(rows, 'row')} of zeros may grow back: drop them first (shrink), and train what comes out")

@@ -228,8 +228,16 @@ def test_a_norm_behind_something_shared_stays(twice: bool) -> None:
 @pytest.mark.parametrize(
     ("blocks", "filters", "notes"),
     [
-        (1, 1, ["fold: 1 batch norm folded into what stands before", "fold: 1 channel that does not depend on"]),
-        (2, 2, ["fold: 2 batch norms folded into what stands before", "fold: 2 channels that do not depend on"]),
+        (
+            1,
+            1,
+            ["fold: 1 batch norm folded into what stands before", "fold: 1 channel constant or not read"],
+        ),
+        (
+            2,
+            2,
+            ["fold: 2 batch norms folded into what stands before", "fold: 2 channels constant or not read"],
+        ),
     ],
 )
 def test_notes_count_what_was_folded(blocks: int, filters: int, notes: list[str]) -> None:

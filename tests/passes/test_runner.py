@@ -113,9 +113,9 @@ def test_what_is_required_and_decides_nothing_is_provided() -> None:
 @pytest.mark.parametrize(
     ("pipeline", "fact", "before", "giver"),
     [
-        ("eliminate", "'plan'", "groups", "plan or rectify or shrink"),
+        ("eliminate", "'plan'", "groups", "plan or rectify"),
         ("plan{ratio=0.5}", "'scores'", "groups", "score"),
-        ("score,eliminate", "'plan'", "canonicalize, groups, score", "plan or rectify or shrink"),
+        ("score,eliminate", "'plan'", "canonicalize, groups, score", "plan or rectify"),
     ],
 )
 def test_a_decision_is_never_provided(pipeline: str, fact: str, before: str, giver: str) -> None:
