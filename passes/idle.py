@@ -32,6 +32,9 @@ _CARRIES = frozenset(
 
 _LAYERS = ("conv", "linear", "linear_t")
 
+_FAINT = 0.1
+"""A stand-in holds more than this share of the largest constant: what it rounds to is multiplied."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -147,10 +150,9 @@ class _Search:
             gone = self._gone(reader)
             if not (gone & reader.needed & ~reader.takes).any():
                 continue
-            constant = reader.merges & (np.nan_to_num(reader.level) != 0)
-            staying = constant & ~gone
-            among = staying if staying.any() else constant
-            place = int(np.where(among, np.abs(np.nan_to_num(reader.level)), -1.0).argmax())
+            size = np.where(reader.merges, np.abs(np.nan_to_num(reader.level)), 0.0)
+            staying = np.where(gone, 0.0, size)
+            place = int((staying if staying.max() > _FAINT * size.max() else size).argmax())
             self.stays[self.solution.needs(reader.axis[[place]])[1]] = True
             found[reader.node.name] = place
         return found
