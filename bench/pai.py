@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import torch
@@ -66,7 +66,8 @@ class Plan:
     """What is run on one network: ``methods`` at all ``sparsities``.
 
     ``checked``: methods that are checked, at the last sparsity.
-    ``files``: Reconvene and PreCrop too, at the first sparsity, of which SynFlow has to be among the methods.
+    ``files``: Reconvene and PreCrop too, at the first sparsity, of which SynFlow has to be among the methods; they cut
+    to multiples of ``align`` channels, which a narrow network has too few for blocks.
     ``most_steps``: methods of more steps take so many.
     """
 
@@ -76,14 +77,16 @@ class Plan:
     sparsities: tuple[float, ...] = (0.9, 0.98)
     checked: Sequence[str] = ()
     files: bool = True
+    align: int | Literal["auto"] = "auto"
     most_steps: int = 100
 
 
 CHECKED = ("SNIP", "SynFlow")
+COMPACT = {"Reconvene (ours)": "reconvene", "PreCrop": "precrop"}
 _RESNET = Settings(adapt_epochs=2, adapt_lr=0.1, batch=64, train_images=12_800)
 _VGG = replace(_RESNET, test_images=2_500)
 _TINY = replace(_RESNET, adapt_epochs=1, adapt_lr=0.02, batch=32, train_images=640, test_images=500)
-FULL = {"resnet20": Plan(ResNet, _RESNET, tuple(METHODS), checked=CHECKED), "vgg16": Plan(VGG, _VGG)}
+FULL = {"resnet20": Plan(ResNet, _RESNET, tuple(METHODS), checked=CHECKED, align=1), "vgg16": Plan(VGG, _VGG)}
 ALL = FULL | {"vgg16": replace(FULL["vgg16"], methods=tuple(METHODS), checked=CHECKED)}
 SHORT = {
     "resnet20": Plan(ResNet, _TINY, files=False, most_steps=5),
@@ -215,26 +218,23 @@ def checks(bed: Bed, plan: Plan, grid: Grid) -> Iterator[Row]:
         yield bed.trained("magnitude after training", sparsity, mask, dense).row
 
 
-def files(bed: Bed, plan: Plan, grid: Grid) -> Iterator[File]:
-    """Dense, SynFlow's mask, and the compact networks of Reconvene and PreCrop, each trained and written."""
+def files(bed: Bed, plan: Plan, grid: Grid, cut: Mapping[str, Result]) -> Iterator[File]:
+    """Dense, SynFlow's mask, and the compact networks ``cut``, each trained and written."""
     dense, masked = grid["dense", 0.0], grid["SynFlow", plan.sparsities[0]]
     written = packed(dense.module, bed)
     yield file(bed, "dense", written, dense.module, written, 0.0)
     sparse = packed(masked.module, bed)
     yield file(bed, "SynFlow, unstructured", sparse, masked.module, written, masked.mask.seconds)
-    for name, rule in (("Reconvene (ours)", "reconvene"), ("PreCrop", "precrop")):
-        result = compact(bed, rule, 1 - plan.sparsities[0])
+    for name, result in cut.items():
         assert isinstance(result.module, nn.Module)
         bed.fit(result.module, name)
         yield file(bed, name, result.onnx, result.module, written, pass_seconds(result.report))
 
 
-def compact(bed: Bed, rule: str, params: float) -> Result:
+def compact(bed: Bed, rule: str, plan: Plan) -> Result:
     """The network cut by the recipe with another ``rule`` and budget; proved, not yet trained."""
-    steps = [
-        replace(step, **{"rule": rule, "params": round(params, 6)}) if step.name == "rectify" else step
-        for step in Recipe.load(RECONVENE)
-    ]
+    changed: dict[str, Any] = {"rule": rule, "params": round(1 - plan.sparsities[0], 6), "align": plan.align}
+    steps = [replace(step, **changed) if step.name == "rectify" else step for step in Recipe.load(RECONVENE)]
     model, recipe = copy.deepcopy(bed.model).eval(), Recipe(tuple(steps))
     return prunec.compile(model, bed.example, recipe, seed=bed.settings.seed, measure=False)
 
@@ -260,6 +260,8 @@ def run(data: Path, name: str, plan: Plan) -> dict[str, Any]:
     """Prune, train and measure one network; the result is what the JSON file holds of it."""
     start = time.perf_counter()
     bed = Bed.of(name, plan, data)
+    # before what takes long: a budget may be out of reach
+    cut = {name: compact(bed, rule, plan) for name, rule in COMPACT.items()} if plan.files else {}
     grid = criteria(bed, plan)
     return {
         "settings": {**asdict(bed.settings), "batches_scored": BATCHES, "most_steps": plan.most_steps},
@@ -268,7 +270,7 @@ def run(data: Path, name: str, plan: Plan) -> dict[str, Any]:
         "criteria": [asdict(each.row) for each in grid.values()],
         "checks": [asdict(row) for row in checks(bed, plan, grid)],
         "recipe": str(Recipe.load(RECONVENE)),
-        "files": [asdict(made) for made in files(bed, plan, grid)] if plan.files else [],
+        "files": [asdict(made) for made in files(bed, plan, grid, cut)] if plan.files else [],
         "machine": machine(),
         "versions": {"prunec": prunec.__version__},
         "seconds": round(time.perf_counter() - start, 1),

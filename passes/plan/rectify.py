@@ -160,15 +160,15 @@ def _as_wide_as_fits(
 ) -> dict[str, int]:
     """``counts`` with ``cuts`` as wide as the budget lets them be, by bisection.
 
-    From their whole width down to their density where ``full``, else from there down to nothing.
+    From their whole width down to their density where ``full``, else in proportion to that, none above its whole width.
     """
 
     def at(share: float) -> dict[str, int]:
         shares = {c.group.name: c.density + share * (1 - c.density) if full else c.density * share for c in cuts}
         return {**counts, **{c.group.name: c.width(shares[c.group.name]) for c in cuts}}
 
-    low, high = 0.0, 1.0 if full else 1.0 / max(1e-9, max(c.density for c in cuts))
-    for _ in range(24):
+    low, high = 0.0, 1.0 if full else 1.0 / max(1e-6, min(c.density for c in cuts))
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if size(at(middle)) <= most else (low, middle)
     return at(low)
