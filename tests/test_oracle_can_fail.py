@@ -17,7 +17,7 @@ from prunec.ir.frontends import fx_names
 from prunec.ir.graph import Graph
 from prunec.ir.ops import recurrent
 from prunec.ir.opset import Op
-from prunec.passes import constants, verify
+from prunec.passes import idle, levels, verify
 from prunec.passes.base import State
 from prunec.passes.difference import relative_error
 from prunec.passes.runner import Runner
@@ -180,7 +180,8 @@ def test_a_padded_constant_that_is_folded(monkeypatch: pytest.MonkeyPatch) -> No
     gentle = "score,plan{ratio=0},eliminate,fold,verify"
     subject = oracle.subject(ConstantBeforePadding(1).double(), inputs)
     assert pruned(subject, gentle).facts["verified"]["ok"]
-    monkeypatch.setattr(constants, "usable", lambda node, level: level)
+    for module in (levels, idle):
+        monkeypatch.setattr(module, "usable", lambda node, level: level)
     with pytest.raises(VerificationError, match="in the graph for inference"):
         pruned(subject, gentle)
 
