@@ -19,7 +19,7 @@ from ..ir.graph import Graph, Node, Value
 from ..ir.opset import Alive
 from .groups import Groups, Units, find_groups
 from .idle import Idle, idle
-from .levels import Known, Vector, channel_axis, levels, spread
+from .levels import INPUT_FIRST, Known, Vector, channel_axis, levels, spread
 from .rewrite import Kept, composed, eliminate, kept_indices, named, set_bias, set_data
 
 Choice = Callable[[Groups, Units], Units]
@@ -119,7 +119,7 @@ def _merge(graph: Graph, node: Node, level: Vector, gone: NDArray[np.bool_], pla
     weight[:, place] += np.tensordot(weight[:, gone], share, axes=(1, 0))
     held = node.inputs[1]
     assert held is not None
-    set_data(graph, held, weight.T if node.op == "linear_t" else weight)
+    set_data(graph, held, weight.swapaxes(0, 1) if node.op in INPUT_FIRST else weight)
 
 
 def _rows(graph: Graph, node: Node) -> Vector:
@@ -127,4 +127,4 @@ def _rows(graph: Graph, node: Node) -> Vector:
     held = node.inputs[1]
     assert held is not None
     weight = arrays.to_numpy(graph.constants[held].data).astype(np.float64)
-    return weight.T if node.op == "linear_t" else weight
+    return weight.swapaxes(0, 1) if node.op in INPUT_FIRST else weight

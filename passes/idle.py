@@ -20,7 +20,7 @@ from ..ir.axes import pinned
 from ..ir.graph import Node, Value
 from ..ir.opset import OPS, Analysed
 from .groups import Groups, Units
-from .levels import Known, usable
+from .levels import IMAGES, INPUT_FIRST, Known, usable
 from .verify import norm_tied
 
 _CARRIES = frozenset(
@@ -30,7 +30,7 @@ _CARRIES = frozenset(
 )
 """Ops of which each result is made of the same positions of the operands; what they sum over is none of these."""
 
-_LAYERS = ("conv", "linear", "linear_t")
+_LAYERS = ("conv", "linear", "linear_t", "conv_transpose")
 
 _FAINT = 0.1
 """A stand-in holds more than this share of the largest constant: what it rounds to is multiplied."""
@@ -119,7 +119,7 @@ class _Search:
         constants = self.analysis.graph.constants
         if x is None or x.shape is None or weight not in constants or x in node.inputs[1:] or node.attrs.get("scaled"):
             return None
-        d = 1 if node.op == "conv" else len(x.shape) - 1
+        d = 1 if node.op in IMAGES else len(x.shape) - 1
         axis = (site.operands[0] or [])[d]
         fact = self.known.get(x)
         level = fact.level if fact is not None and fact.axis == d else np.full(axis.size, np.nan)
@@ -165,8 +165,9 @@ class _Search:
 
 def _columns(node: Node, data: object) -> NDArray[np.bool_]:
     """For each channel that a layer reads whether it has any weight other than zero."""
-    if node.op == "linear_t":
-        return np.asarray((arrays.to_numpy(data) != 0).any(1))
+    if node.op in INPUT_FIRST:
+        weight = arrays.to_numpy(data) != 0
+        return np.asarray(weight.any(tuple(range(1, weight.ndim))))
     groups = int(node.attrs.get("groups", 1))
     rows = np.concatenate([(part != 0).reshape(*part.shape[:2], -1).any(2) for _, part in arrays.blocks(data)])
     return np.asarray(rows.reshape(groups, -1, rows.shape[1]).any(1).ravel())

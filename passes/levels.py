@@ -20,6 +20,12 @@ from ..ir.graph import Graph, Node, Value
 
 Vector = NDArray[np.float64]
 
+IMAGES = ("conv", "conv_transpose")
+"""Layers whose channels are on axis 1; of the others they are on the last."""
+
+INPUT_FIRST = ("linear_t", "conv_transpose")
+"""Layers whose weight is (i, o, *) instead of (o, i, *)."""
+
 _PROBES = (0.7, -1.3, 37.0, -41.0)
 """Numbers that stand for any: a function that makes zero of zero and of each of these is a product."""
 
@@ -50,6 +56,7 @@ class _Propagation:
             "conv": self._layer,
             "linear": self._layer,
             "linear_t": self._layer,
+            "conv_transpose": self._layer,
             "batch_norm": self._batch_norm,
             "elementwise": self._elementwise,
             "pool": self._pool,
@@ -79,10 +86,11 @@ class _Propagation:
         bias = self._data(given)
         if given is not None and bias is None:
             return None
-        if node.op == "linear_t":
-            level = _constant_rows(
-                arrays.to_numpy(held.data).T, spread(self._usable(node), held.data.shape[::-1], node)
-            )
+        if node.op in INPUT_FIRST:
+            if int(node.attrs.get("groups", 1)) > 1:
+                return None
+            rows = arrays.to_numpy(held.data).swapaxes(0, 1)
+            level = _constant_rows(rows, spread(self._usable(node), rows.shape, node))
         else:
             found = spread(self._usable(node), tuple(held.data.shape), node)
             parts = [_constant_rows(rows, found[start : start + len(rows)]) for start, rows in arrays.blocks(held.data)]
@@ -93,7 +101,7 @@ class _Propagation:
         """Levels of the layer's input that survive its padding; NaN for the others."""
         x = node.inputs[0]
         assert x is not None and x.shape is not None
-        axis = 1 if node.op == "conv" else len(x.shape) - 1
+        axis = 1 if node.op in IMAGES else len(x.shape) - 1
         known = self.known.get(x)
         if known is None or known.axis != axis:
             return np.full(x.shape[axis], np.nan)
@@ -195,7 +203,7 @@ class _Propagation:
 
 def channel_axis(layer: Node) -> int:
     """The axis of a layer's result that has its channels."""
-    return 1 if layer.op == "conv" else len(layer.output.shape or ()) - 1
+    return 1 if layer.op in IMAGES else len(layer.output.shape or ()) - 1
 
 
 def _constant_rows(weight: NDArray[Any], levels: Vector) -> Vector:
@@ -210,7 +218,7 @@ def _constant_rows(weight: NDArray[Any], levels: Vector) -> Vector:
 
 def usable(node: Node, level: Vector) -> Vector:
     """Constants that a layer can take into its bias: all without padding, zeros with it; NaN for the others."""
-    if node.op == "conv" and node.attrs.get("padded", True):
+    if node.op == "conv_transpose" or (node.op == "conv" and node.attrs.get("padded", True)):
         return np.where(level == 0, 0.0, np.nan)
     return level
 

@@ -89,6 +89,21 @@ def test_a_constant_that_the_activation_takes_away_needs_no_stand_in() -> None:
     assert removed(shrunk(model)) == 4
 
 
+def test_transposed_convolutions_read_and_make() -> None:
+    """Constants do not stay ones between their strides: one stands in for all; a filter of zeros is a constant."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.ConvTranspose2d(8, 6, 3, stride=2, padding=1), nn.Sigmoid(),
+        nn.Conv2d(6, 4, 1),
+    ]  # fmt: skip
+    model = without(nn.Sequential(*layers).eval(), "0.weight", [1, 4, 6])
+    assert removed(shrunk(model)) == 2
+    model = without(model, "2.weight", [0, 5], axis=1)
+    assert removed(shrunk(model)) == 4
+    model = without(model, "2.weight", [2], axis=0)
+    assert removed(shrunk(model)) == 5
+
+
 def test_what_nobody_reads_goes_and_what_made_it() -> None:
     """To a fixpoint: the second layer's filters go first, then what only they read."""
     model = without(network(), "6.weight", list(range(64, 5 * 64)), axis=1)
