@@ -17,9 +17,10 @@ from ..ir.analysis import Analysis, analyse
 from ..ir.axes import Axes
 from ..ir.graph import Graph, Node, Value
 from ..ir.opset import Alive
+from .affine import Vector
 from .groups import Groups, Units, find_groups
 from .idle import Idle, idle
-from .levels import INPUT_FIRST, Known, Vector, channel_axis, levels, spread
+from .levels import INPUT_FIRST, Known, channel_axis, levels, spread
 from .rewrite import Kept, composed, eliminate, kept_indices, named, set_bias, set_data
 
 Choice = Callable[[Groups, Units], Units]
@@ -58,9 +59,9 @@ def without_idle(
             return replace(found, constant=_constant(groups, known))
         alive = groups.alive(units)
         smaller = eliminate(_taken_in(analysis, idlers, alive), alive)
-        kept = named(analysis.graph, kept_indices(analysis, alive))
-        whole = {name: composed(axes, kept[name]) for name, axes in found.kept.items() if name in kept}
-        found = Without(smaller, found.removed + int(units.size), kept={**kept, **whole})
+        chosen = named(analysis.graph, kept_indices(analysis, alive))
+        kept = {name: composed(found.kept.get(name, (None,) * len(axes)), axes) for name, axes in chosen.items()}
+        found = Without(smaller, found.removed + int(units.size), kept=kept)
 
 
 def _constant(groups: Groups, known: Mapping[Value, Known]) -> int:

@@ -16,6 +16,7 @@ from ..ir import arrays
 from ..ir.analysis import analyse
 from ..ir.graph import Graph, Node, Value, substitute
 from ..ir.words import counted
+from .affine import affine, numbers
 from .base import Kind, Pass, State, register
 from .constants import fold_constants
 from .rewrite import set_bias
@@ -71,7 +72,7 @@ def fold_batch_norms(graph: Graph, opaque: frozenset[str] = frozenset()) -> tupl
             continue
         if {norm.name, *(layer.name for layer in layers)} & opaque:
             continue
-        scale, shift = _affine(graph, norm)
+        scale, shift = affine(graph, norm)
         for layer in layers:
             _absorb(graph, layer, scale, shift if layer is layers[0] else None)
         assert norm.inputs[0] is not None
@@ -128,18 +129,6 @@ def _foldable(graph: Graph, norm: Node, layer: Node, readers: dict[Value, list[N
     return all(len(readers[v]) == 1 and v not in graph.outputs for v in own) and (layer.op == "conv" or last == 1)
 
 
-def _affine(graph: Graph, norm: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scale and shift of each channel of a batch norm in evaluation."""
-    weight, bias, mean, var = (_data(graph, v) for v in norm.inputs[1:5])
-    assert mean is not None and var is not None
-    scale = (1.0 if weight is None else weight) / np.sqrt(var + float(norm.attrs["eps"]))
-    return scale, (0.0 if bias is None else bias) - mean * scale
-
-
-def _data(graph: Graph, value: Value | None) -> NDArray[np.float64] | None:
-    return None if value is None else arrays.to_numpy(graph.constants[value].data).astype(np.float64)
-
-
 def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArray[np.float64] | None) -> None:
     """Make ``layer`` compute ``scale * layer(x) + shift``, without a shift where there is none."""
     weight = layer.inputs[1]
@@ -147,7 +136,7 @@ def _absorb(graph: Graph, layer: Node, scale: NDArray[np.float64], shift: NDArra
     held = graph.constants[weight]
     shaped = scale.reshape(-1, *[1] * (len(held.data.shape) - 1))
     graph.constants[weight] = replace(held, data=arrays.changed(held.data, lambda data: data * shaped))
-    old = _data(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
+    old = numbers(graph, layer.inputs[2]) if len(layer.inputs) > 2 else None
     if old is not None or shift is not None:
         set_bias(
             graph, layer, np.zeros_like(scale) + (0 if old is None else old * scale) + (0 if shift is None else shift)

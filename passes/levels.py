@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ..ir import arrays
 from ..ir.dialects import runtime
 from ..ir.graph import Graph, Node, Value
-
-Vector = NDArray[np.float64]
+from .affine import Vector, affine, numbers
 
 IMAGES = ("conv", "conv_transpose")
 """Layers whose channels are on axis 1; of the others they are on the last."""
@@ -73,17 +72,12 @@ class _Propagation:
                 self.known[node.output] = found
         return self.known
 
-    def _data(self, value: Value | None) -> Vector | None:
-        if value is None or value not in self.graph.constants:
-            return None
-        return arrays.to_numpy(self.graph.constants[value].data).astype(np.float64)
-
     def _layer(self, node: Node) -> Known | None:
         held = self.graph.constants.get(node.inputs[1]) if node.inputs[1] is not None else None
         if held is None or node.output.shape is None or node.attrs.get("scaled"):
             return None
         given = node.inputs[2] if len(node.inputs) > 2 else None
-        bias = self._data(given)
+        bias = numbers(self.graph, given)
         if given is not None and bias is None:
             return None
         if node.op in INPUT_FIRST:
@@ -112,14 +106,12 @@ class _Propagation:
         x, out = node.inputs[0], node.output
         if x is None or out.shape is None or len(out.shape) < 2 or "eps" not in node.attrs or len(node.inputs) < 5:
             return None
-        weight, bias, mean, var = (self._data(v) for v in node.inputs[1:5])
-        if mean is None or var is None or any(v is not None and v not in self.graph.constants for v in node.inputs[1:]):
+        if any(v is not None and v not in self.graph.constants for v in node.inputs[1:]) or None in node.inputs[3:5]:
             return None
-        scale = (1.0 if weight is None else weight) / np.sqrt(var + float(node.attrs["eps"]))
+        scale, shift = affine(self.graph, node)
         fact = self.known.get(x)
         level = fact.level if fact is not None and fact.axis == 1 else np.full(out.shape[1], np.nan)
-        centred = np.where(scale == 0, 0.0, level - mean)
-        return Known(1, centred * scale + (0.0 if bias is None else bias))
+        return Known(1, np.where(scale == 0, 0.0, level * scale) + shift)
 
     def _elementwise(self, node: Node) -> Known | None:
         operands, shape = [v for v in node.inputs if v is not None], node.output.shape
@@ -149,7 +141,7 @@ class _Propagation:
         mine = axis - (len(shape) - len(value.shape or ()))
         size = (value.shape or ())[mine] if mine >= 0 else 1
         if value in self.graph.constants:
-            data = self._data(value)
+            data = numbers(self.graph, value)
             return data.reshape(-1) if data is not None and data.size == size else None
         fact = self.known.get(value)
         return fact.level if fact is not None and fact.axis == mine else np.full(size, np.nan)

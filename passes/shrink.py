@@ -123,9 +123,7 @@ class Shrinking:
 
     def of(self, kept: Kept) -> Kept:
         """The ``kept`` indices of parameters without what went."""
-        return {name: composed(axes, self.indices[name]) for name, axes in kept.items() if name in self.indices} | {
-            name: axes for name, axes in kept.items() if name not in self.indices
-        }
+        return {name: composed(axes, self.indices.get(name, ())) for name, axes in kept.items()}
 
     def _among(self, groups: Groups) -> Units:
         found = [g.units for g in chosen(groups, self.options)]

@@ -18,6 +18,7 @@ from prunec.ir.graph import Graph
 from prunec.ir.ops import recurrent
 from prunec.ir.opset import Op
 from prunec.passes import idle, levels, verify
+from prunec.passes.affine import affine
 from prunec.passes.base import State
 from prunec.passes.difference import relative_error
 from prunec.passes.runner import Runner
@@ -189,8 +190,8 @@ def test_a_padded_constant_that_is_folded(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_batch_norm_folded_with_the_wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     from prunec.passes import fold
 
-    honest = fold._affine
-    monkeypatch.setattr(fold, "_affine", lambda graph, norm: (honest(graph, norm)[0] * 1.001, honest(graph, norm)[1]))
+    honest = affine
+    monkeypatch.setattr(fold, "affine", lambda graph, norm: (honest(graph, norm)[0] * 1.001, honest(graph, norm)[1]))
     with pytest.raises(VerificationError, match="in the graph for inference"):
         pruned(fresh("plain"))
 
