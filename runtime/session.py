@@ -79,10 +79,13 @@ class Session:
         self.name = name or (str(model) if isinstance(model, (str, Path)) else "the model")
         self.threads = threads or available_cores()
         self._session = _open(model, self.threads, self.name, as_written, profile)
-        self.inputs = tuple(
-            Input(i.name, _dtype(i.type, i.name), tuple(_dim(d) for d in i.shape)) for i in self._session.get_inputs()
-        )
+        self.inputs = tuple(map(ort_input, self._session.get_inputs()))
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    @property
+    def declared_outputs(self) -> tuple[Input, ...]:
+        """The outputs as :attr:`inputs` are; raises :class:`ModelError` for one that is no tensor."""
+        return tuple(map(ort_input, self._session.get_outputs()))
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, *, endless: bool = False
@@ -127,7 +130,14 @@ def feeds_for(
     UsageError
         ``sizes`` names no input, or contradicts what the model declares.
     """
-    inputs, sizes = declared_inputs(model), dict(sizes or {})
+    return random_feeds(declared_inputs(model), seed, batch, sizes)
+
+
+def random_feeds(
+    inputs: Sequence[Input], seed: int = 0, batch: int = 2, sizes: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Array]:
+    """The same for inputs that are known: see :func:`feeds_for`."""
+    sizes = dict(sizes or {})
     known = [i.name for i in inputs]
     for name in sizes:
         if name not in known:
@@ -139,6 +149,11 @@ def feeds_for(
             _bind(item, sizes[item.name], symbols)
     rng = np.random.default_rng(seed)
     return {i.name: random_array(rng, _sized(i, sizes, batch, symbols), i.dtype) for i in inputs}
+
+
+def ort_input(value: Any) -> Input:
+    """What ONNX Runtime says about one of a session's inputs or outputs."""
+    return Input(value.name, _dtype(value.type, value.name), tuple(_dim(d) for d in value.shape))
 
 
 def declared_inputs(model: Session | Source) -> tuple[Input, ...]:

@@ -53,6 +53,7 @@ def sparse(model: torch.nn.Module) -> torch.nn.Module:
     draw = torch.Generator().manual_seed(0)
     layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) and len(m.weight) > 10]
     with torch.no_grad():
+        layers[-1].weight.normal_(std=0.02, generator=draw)  # a head of zeros would hide everything
         for layer in layers[:-1]:
             layer.weight[torch.rand(layer.weight.shape[0], generator=draw) < 0.3] = 0
         for norm in model.modules():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,21 +153,38 @@ def _lent(model: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceS
 
 def split(model: onnx.ModelProto | Emitted, location: str) -> tuple[onnx.ModelProto, Iterator[Piece]]:
     """The model without its large tensors, and the bytes for the file ``location`` beside it."""
+    large: list[tuple[int, bytes | Pending]] = []
+    end = 0
+
+    def place(raw: bytes | Pending) -> int:
+        nonlocal end
+        offset = -(-end // PAGE_BYTES) * PAGE_BYTES
+        large.append((offset, raw))
+        end = offset + len(raw)
+        return offset
+
+    return referring(model, location, place), _chunks(large)
+
+
+def large_tensors(model: onnx.ModelProto | Emitted) -> list[bytes | Pending]:
+    """The bytes of the tensors that :func:`referring` asks for, in their order."""
+    held = as_emitted(model)
+    raws = (held.raw(t) for t in held.graph.initializer)
+    return [raw for raw in raws if len(raw) >= SMALL_BYTES]
+
+
+def referring(
+    model: onnx.ModelProto | Emitted, location: str, place: Callable[[bytes | Pending], int]
+) -> onnx.ModelProto:
+    """The model without its large tensors, which lie in the file ``location`` beside it: ``place`` says where each."""
     held, slim = as_emitted(model), onnx.ModelProto()
     _copy_fields(held.proto, slim, leave="graph")
     _copy_fields(held.graph, slim.graph, leave="initializer")
-    large: list[tuple[int, bytes | Pending]] = []
-    offset = 0
     for tensor in held.graph.initializer:
         raw = held.raw(tensor)
-        if len(raw) < SMALL_BYTES:
-            slim.graph.initializer.append(tensor)
-            continue
-        offset = -(-offset // PAGE_BYTES) * PAGE_BYTES
-        slim.graph.initializer.append(_reference(tensor, location, offset, len(raw)))
-        large.append((offset, raw))
-        offset += len(raw)
-    return slim, _chunks(large)
+        large = len(raw) >= SMALL_BYTES
+        slim.graph.initializer.append(_reference(tensor, location, place(raw), len(raw)) if large else tensor)
+    return slim
 
 
 def _chunks(tensors: list[tuple[int, bytes | Pending]]) -> Iterator[Piece]:
