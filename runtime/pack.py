@@ -128,6 +128,10 @@ class Writing:
         """The pack with what was added."""
         return Pack(self.path, dict(self._places))
 
+    def has(self, raw: bytes) -> bool:
+        """Whether these bytes are there."""
+        return hashlib.sha256(raw).hexdigest() in self._places
+
     def place(self, name: str) -> Place:
         """Where a tensor lies."""
         return self._places[name]

@@ -25,6 +25,7 @@ from ..files import check_folder, write_whole
 from ..ir.emit.onnx_external import Emitted, as_emitted, large_tensors, referring
 from ..ir.emit.onnx_stream import Pending
 from ..ir.errors import EnvironmentProblem, ModelError, UsageError
+from .blocked import through_blocks, without_blocks
 from .manifest import MANIFEST, Manifest, checked_name
 from .pack import AGAIN, Pack, Writing
 from .prepare import machine, prepared
@@ -173,14 +174,16 @@ class Store:
 
     def _variant(self, entry: Entry, tensors: Writing) -> Variant:
         model = as_emitted(entry.model)
+        own = self._prepared(model, entry.name, tensors)
+        portable = model if model.tensors else through_blocks(model.proto, tensors.has)
         return Variant(
             entry.name,
-            stored=self._stored(model, entry.name, tensors),
+            stored=self._stored(portable, entry.name, tensors),
             size_bytes=model.size_bytes(),
             params=sum(math.prod(t.dims) for t in model.graph.initializer),
             accuracy=entry.accuracy,
             density=entry.density,
-            prepared={machine(): self._prepared(model, entry.name, tensors)},
+            prepared={machine(): own},
             facts=entry.facts,
         )
 
@@ -279,7 +282,7 @@ def whole(manifest: Manifest, name: str) -> onnx.ModelProto:
             tensor.raw_data = manifest.pack.read(known[int(found["offset"]), int(found["length"])])
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
-    return model
+    return without_blocks(model)
 
 
 def damage(folder: str | Path) -> list[str]:
