@@ -74,7 +74,7 @@ class Portfolio:
         self.notes: list[str] = []
         self._threads = threads
         self._opened: dict[str, Opened] = {}  # those used last at the end
-        self._loading = threading.RLock()
+        self._loading, self._swapping = threading.RLock(), threading.Lock()
         self._active: Opened | None = None
 
     @classmethod
@@ -184,13 +184,15 @@ class Portfolio:
             It was damaged since the portfolio was opened, or ONNX Runtime cannot load it.
         """
         start = time.perf_counter()
-        opened = self._opened.get(name) or self._get(name, warm=True)
-        before, self._active = self._active, opened
-        done = Switch(time.time(), before.name if before else name, name, time.perf_counter() - start, why)
-        if before is not None and before.name != name:
-            self.switches.append(done)
-            self.switched[before.name, name] += 1
-            log.info("switched from %s to %s: %s", done.before, name, why)
+        opened = self._get(name, warm=True)
+        with self._swapping:
+            before, self._active = self._active or opened, opened
+            done = Switch(time.time(), before.name, name, time.perf_counter() - start, why)
+            if before.name != name:
+                self.switches.append(done)
+                self.switched[before.name, name] += 1
+        if before.name != name:
+            log.info("switched from %s to %s: %s", before.name, name, why)
         return done
 
     def evict(self, name: str) -> bool:
@@ -214,17 +216,36 @@ class Portfolio:
         return self._active
 
     def _get(self, name: str, *, warm: bool = False) -> Opened:
-        """An open variant; the last one used stands last."""
-        variant = self.manifest[name]
-        with self._loading:
-            opened = self._opened.pop(name, None)
-            if opened is None:
-                self._make_room(name)
-                opened = self._load(variant)
-                if warm:
-                    opened.run(example(self.manifest))
-            self._opened[name] = opened
-            return opened
+        """An open variant; ``warm``: one that had to be opened has been run."""
+        opened = self._opened.get(name)
+        if opened is None:
+            with self._loading:
+                opened = self._opened.get(name) or self._loaded(self.manifest[name], warm)
+                self._opened[name] = opened
+        self._used(opened)
+        return opened
+
+    def _loaded(self, variant: Variant, warm: bool) -> Opened:
+        self._make_room(variant.name)
+        try:
+            opened = self._load(variant)
+            if warm:
+                opened.run(example(self.manifest))
+        except ModelError:
+            if self._active is not None:  # it goes on answering, also where it was to make room
+                self._opened[self._active.name] = self._active
+            raise
+        return opened
+
+    def _used(self, opened: Opened) -> None:
+        """``opened`` was used last; where another thread is at work on the variants, that is not waited for."""
+        known = self._opened.get(opened.name) is opened
+        if self._loading.acquire(blocking=not known):  # one that was closed meanwhile is open again
+            try:
+                self._opened.pop(opened.name, None)
+                self._opened[opened.name] = opened
+            finally:
+                self._loading.release()
 
     def _make_room(self, name: str) -> None:
         """Close variants, the one unused for longest first, until ``name`` fits into the budget."""

@@ -28,6 +28,7 @@ WINDOW_S = 2.0
 """Requests of the last seconds tell the rate and the percentile."""
 
 _FEW = 5
+_LATEST = 4096
 _RECENT_S = 10.0
 _LONGEST = 64.0
 _KEPT = 1000
@@ -35,7 +36,7 @@ _KEPT = 1000
 
 @dataclass(frozen=True)
 class Decision:
-    """What the controller did at ``at`` (seconds of its clock), and why; ``held`` says what kept it from more."""
+    """What the controller did ``at`` seconds after it began, and why; ``held`` says what kept it from more."""
 
     at: float
     before: str
@@ -87,10 +88,11 @@ class Controller:
         self._up, self._down, self._dwell_s = up, down, dwell_s
         self._sense, self._clock = sense, clock
         self._signal: str | None = None
-        self._came: deque[float] = deque(maxlen=4096)
-        self._took: deque[tuple[float, float]] = deque(maxlen=4096)
+        self._came: deque[float] = deque(maxlen=_LATEST)
+        self._took: deque[tuple[float, float]] = deque(maxlen=_LATEST)
         self._wanted, self._times = "", 0
-        self._since, self._rose, self._patience = clock(), False, 1.0
+        self._began = self._since = clock()
+        self._rose, self._patience = False, 1.0
         self._lock = threading.Lock()
 
     def signal(self, wish: str | None) -> None:
@@ -112,10 +114,12 @@ class Controller:
         """What is so now, with ``queue`` requests waiting."""
         now = self._clock()
         took = [s for t, s in list(self._took) if t > now - WINDOW_S]
+        came = [t for t in list(self._came) if t > now - WINDOW_S]
+        whole = len(came) < _LATEST
         return Conditions(
             p95_ms=float(np.percentile(took, 95)) * 1e3 if took else None,
             queue=queue,
-            rate=sum(t > now - WINDOW_S for t in list(self._came)) / WINDOW_S,
+            rate=len(came) / (WINDOW_S if whole else max(now - came[0], 1e-3)),
             signal=self._signal,
             **self._sense(),
         )
@@ -142,8 +146,10 @@ class Controller:
             held = self._held(choice, current, candidates, conditions)
             if not held and choice.name != current:
                 held = self._switched(choice, current, candidates)
+            if conditions.free_bytes is not None and conditions.free_bytes < self.objective.free_bytes:
+                self._give_back()
             after = self.portfolio.active
-            decision = Decision(self._clock(), current, after, choice.name, choice.why, held, conditions)
+            decision = Decision(self._clock() - self._began, current, after, choice.name, choice.why, held, conditions)
             if after != current or held != self._last_held():
                 log.info("%s", decision)
             self.decisions.append(decision)
@@ -183,6 +189,12 @@ class Controller:
             self._patience = max(self._patience / 2, 1.0) if now - self._since > 16 * self._dwell_s else self._patience
         self._since, self._rose, self._times = now, up, 0
         return ""
+
+    def _give_back(self) -> None:
+        """Close what does not answer; it is opened again when it is called for."""
+        for name in self.portfolio.resident:
+            if self.portfolio.evict(name):
+                log.info("closed %s, for memory is short", name)
 
     def _last_held(self) -> str:
         return self.decisions[-1].held if self.decisions else ""

@@ -118,6 +118,30 @@ def test_a_budget_of_memory_closes_what_was_not_used_for_longest(tmp_path: Path)
     assert "large" in portfolio.resident and "middle" not in portfolio.resident
 
 
+def test_what_was_switched_to_counts_as_used(tmp_path: Path) -> None:
+    weighed(tmp_path)
+    portfolio = Portfolio.open(tmp_path, memory_bytes=160)
+    for name in ("small", "large", "middle"):
+        portfolio.switch(name)
+    assert list(portfolio.resident) == ["small", "large", "middle"]
+
+
+def test_a_variant_that_cannot_be_loaded_leaves_the_other_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighed(tmp_path)
+    portfolio = Portfolio.open(tmp_path, memory_bytes=110, sessions="lazy")
+
+    def broken(variant: object) -> Opened:
+        raise ModelError("it is damaged")
+
+    monkeypatch.setattr(portfolio, "_load", broken)
+    with pytest.raises(ModelError, match="damaged"):
+        portfolio.switch("middle")
+    assert list(portfolio.resident) == ["large"] == [portfolio.active]
+    assert portfolio.run(question()).variant == "large"
+
+
 def test_as_many_are_open_as_the_budget_allows(tmp_path: Path) -> None:
     weighed(tmp_path)
     assert set(Portfolio.open(tmp_path, memory_bytes=115).resident) == {"large", "small"}

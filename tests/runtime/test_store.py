@@ -321,3 +321,19 @@ def test_a_fixed_batch_is_no_obstacle(tmp_path: Path) -> None:
         opened.commit()
     portfolio = Portfolio.open(tmp_path)
     assert portfolio.run(np.zeros((5, 32), np.float32))["y"].shape == (5, 32)
+
+
+def test_the_manifest_is_as_its_schema_says(tmp_path: Path) -> None:
+    import jsonschema
+
+    from prunec.runtime import manifest as home
+
+    schema = json.loads(Path(home.__file__).with_name("manifest_schema.json").read_text())
+    made(tmp_path)
+    found = json.loads((tmp_path / MANIFEST).read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(found, schema)
+    assert set(found["variants"][0]) == set(schema["properties"]["variants"]["items"]["properties"])
+    found["variants"][0]["stored"]["file"] = "../up"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(found, schema)

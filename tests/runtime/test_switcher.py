@@ -178,3 +178,21 @@ def test_a_variant_that_cannot_be_opened_changes_nothing(portfolio: Portfolio, m
     looks.signal("fast")
     decision = looks.step()
     assert decision.after == "large" and decision.held == "it is damaged"
+
+
+def test_where_memory_is_short_the_others_are_closed(portfolio: Portfolio) -> None:
+    sense = {"free_bytes": 100}
+    looks = controller(portfolio, Clock(), objective=Objective(50.0, free_bytes=10), sense=lambda: sense)
+    assert looks.step().after == "large" and len(portfolio.resident) == 3
+    sense["free_bytes"] = 5
+    looks.step()
+    assert list(portfolio.resident) == [portfolio.active]
+
+
+def test_a_rate_beyond_what_is_remembered(portfolio: Portfolio) -> None:
+    clock = Clock()
+    looks = controller(portfolio, clock)
+    for _ in range(10_000):
+        clock.now += 1e-4
+        looks.arrived()
+    assert looks.conditions().rate == pytest.approx(10_000, rel=0.01)
