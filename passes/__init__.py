@@ -11,6 +11,7 @@ from . import (
     pack,
     permute,
     plan,
+    rank,
     reorder,
     score,
     shrink,
@@ -20,6 +21,6 @@ from . import (
 )
 
 __all__ = [
-    "canonicalize", "eliminate", "fold", "groups", "initialise", "layout", "mask", "pack", "permute", "plan", "reorder",
-    "score", "shrink", "split", "train", "verify",
+    "canonicalize", "eliminate", "fold", "groups", "initialise", "layout", "mask", "pack", "permute", "plan", "rank",
+    "reorder", "score", "shrink", "split", "train", "verify",
 ]  # fmt: skip

@@ -5,9 +5,7 @@ where the channels of a dependency group change places in what makes them and in
 computes what it did.  So large weights, which would compete in one block, get into different ones.  All weights that
 read a group count together, and where rows share a pattern those that make it too: an order is good for all of them.
 
-Channels that stand on the same axes in the same order move together, as one *family*; a family with a channel that may
-not change places (``movable.py``) stays as it is.  The search for an order is ``order/swaps.py``.  Start at
-:class:`Permute`.
+Channels move in families (``families.py``).  The search for an order is ``order/swaps.py``.  Start at :class:`Permute`.
 
 References
 ----------
@@ -21,7 +19,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ..ir.analysis import Analysis
@@ -30,13 +27,13 @@ from ..ir.graph import Graph
 from ..ir.packing.nm import Pattern
 from ..ir.words import by_reason, counted
 from .base import Kind, Pass, State, register
+from .families import Held, families
 from .groups import Groups, groups_of
-from .movable import Components, obstacles
+from .movable import Components
 from .order.blocks import Neighbours, Rows, Side, highest
 from .order.swaps import raised
 from .reordering import Places
 from .score.scoring import Elements, Scoring, score_elements
-from .splittable import KEPT
 from .weights import Weight, weights
 
 _BILLION = 1e9
@@ -204,8 +201,8 @@ class _Search:
     def __init__(self, analysis: Analysis, layers: list[_Layer], pattern: Pattern, work: float) -> None:
         self.layers, self.pattern, self.work = layers, pattern, work
         self.places = Places.of(analysis)
-        self.held = _Held(analysis)
-        self.families = _families(analysis, self.held)
+        self.held = Held(analysis)
+        self.families = families(analysis, self.held)
 
     def settle(self, state: State) -> None:
         """Find places for each family, the cheapest first: what work one leaves is for the others."""
@@ -261,56 +258,3 @@ class _Search:
 
     def _total(self, layers: Iterable[_Layer]) -> float:
         return sum(_kept(layer.ordered(self.places), self.pattern) for layer in layers)
-
-
-class _Held:
-    """What keeps components in their places: ``by`` is for each of them one of the ``reasons``, 0 for none."""
-
-    def __init__(self, analysis: Analysis) -> None:
-        self.reasons = ["", KEPT]
-        self.by = np.zeros(analysis.solution.members.shape[0], np.int64)
-        self.by[0] = 1
-        for obstacle in obstacles(analysis):
-            self.hold(obstacle.components, obstacle.why)
-
-    def hold(self, components: Components, why: str) -> None:
-        """Remember why ``components`` stay, as far as nothing held them."""
-        if why not in self.reasons:
-            self.reasons.append(why)
-        free = components[self.by[components] == 0]
-        self.by[free] = self.reasons.index(why)
-
-    def why(self, axis: Components) -> str:
-        """What keeps the channels along ``axis``, most of them; empty if it keeps fewer than all but one."""
-        counts = np.bincount(self.by[axis], minlength=len(self.reasons))
-        return self.reasons[int(counts[1:].argmax()) + 1] if counts[0] < 2 else ""
-
-
-def _families(analysis: Analysis, held: _Held) -> list[Components]:
-    """The channels that may move, by the axes on which they stand, each family in the order that it has there."""
-    component = analysis.solution.component
-    distinct = {id(axis): component[axis] for axes in analysis.axes.values() for axis in axes or ()}
-    axes = list({axis.tobytes(): axis for axis in distinct.values() if axis.any()}.values())
-    on = _standing(axes, held.by.size)
-    found: dict[bytes, list[int]] = {}
-    for channel in np.flatnonzero(held.by == 0).tolist():
-        where = on.indices[on.indptr[channel] : on.indptr[channel + 1]]
-        found.setdefault(where.tobytes(), []).append(channel)
-    families = []
-    for where, channels in found.items():
-        orders = [axes[k][np.isin(axes[k], channels)] for k in np.frombuffer(where, on.indices.dtype)]
-        if any(not np.array_equal(order, orders[0]) for order in orders[1:]):
-            held.hold(np.array(channels), "in several orders")
-        elif len(channels) > 1 and orders:
-            families.append(orders[0])
-    return families
-
-
-def _standing(axes: list[Components], size: int) -> sp.csr_matrix:
-    """Boolean sparse matrix (components, axes): on which axes each component stands."""
-    row = np.concatenate([np.zeros(0, np.int64), *axes])
-    column = np.repeat(np.arange(len(axes)), [axis.size for axis in axes])
-    matrix = sp.csr_matrix((np.ones(row.size, np.int8), (row, column)), (size, len(axes)))
-    matrix.sum_duplicates()
-    matrix.sort_indices()
-    return matrix

@@ -248,6 +248,7 @@ def test_explain_recipe_shows_one_that_can_be_used(capsys: pytest.CaptureFixture
         "mask",
         "pack",
         "permute",
+        "rank",
         "palette",
         "rectify",
         "shrink",
