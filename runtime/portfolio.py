@@ -115,6 +115,9 @@ class Portfolio:
         """
         if sessions not in get_args(Sessions):
             raise UsageError(f"sessions cannot be {sessions!r}", hint=f"one of {', '.join(get_args(Sessions))}")
+        for option, value in (("threads", threads), ("memory_bytes", memory_bytes)):
+            if value is not None and value < 1:
+                raise UsageError(f"opening a portfolio: {option} cannot be {value}", hint="1 or more, or None")
         path = Path(folder)
         note = _made_ready(path)
         found = cls(path, *_guarded(path), threads, memory_bytes)

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir.errors import EnvironmentProblem
+from ..ir.errors import EnvironmentProblem, UsageError
 from .feeds import checked
 from .opened import Answer
 from .portfolio import Portfolio
@@ -51,6 +51,11 @@ class Service:
         Requests that may wait.
     every_s
         Seconds between the controller's looks.
+
+    Raises
+    ------
+    UsageError
+        No worker, or no place to wait.
     """
 
     def __init__(
@@ -62,6 +67,9 @@ class Service:
         most_waiting: int = 64,
         every_s: float = 0.1,
     ) -> None:
+        for name, value in (("workers", workers), ("most_waiting", most_waiting)):
+            if value < 1:
+                raise UsageError(f"a service with {name}={value} answers nobody", hint="1 or more")
         self.portfolio, self.controller = portfolio, controller
         self._queue: queue.Queue[_Request | None] = queue.Queue(most_waiting)
         self._stopping = threading.Event()
@@ -139,6 +147,7 @@ class Service:
             if self.controller is not None:
                 self.controller.answered(time.monotonic() - request.came)
             request.future.set_result(answer)
+            del request, answer  # they are not to be held until the next one comes
 
     def _look(self) -> None:
         """Let the controller look, again and again; what goes wrong in a policy or a sensor ends nothing else."""

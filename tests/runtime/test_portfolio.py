@@ -65,6 +65,13 @@ def test_resident_and_lazy(tmp_path: Path) -> None:
         Portfolio.open(tmp_path, sessions="eager")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"memory_bytes": -1}])
+def test_options_that_make_no_sense(tmp_path: Path, wrong: dict[str, int]) -> None:
+    made(tmp_path)
+    with pytest.raises(UsageError, match="cannot be"):
+        Portfolio.open(tmp_path, **wrong)  # type: ignore[arg-type]
+
+
 def test_a_switch_is_noted(tmp_path: Path) -> None:
     made(tmp_path)
     portfolio = Portfolio.open(tmp_path)

@@ -129,3 +129,9 @@ def test_a_policy_that_fails_ends_nothing(portfolio: Portfolio) -> None:
     with Service(portfolio, Controller(portfolio, policy=broken), every_s=0.01) as service:
         assert asked.wait(30)
         assert service.submit(question()).result(60).variant == "large"
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"most_waiting": 0}])
+def test_a_service_that_answers_nobody(portfolio: Portfolio, wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="answers nobody"):
+        Service(portfolio, **wrong)  # type: ignore[arg-type]
