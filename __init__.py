@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from .packed_weights import pack, unpack
     from .recipe import Recipe
+    from .runtime.portfolio import Portfolio
 
 _HOMES = {
     "api": ("analyze", "bench", "compile", "criterion", "load", "train", "verify"),
@@ -37,6 +38,7 @@ _HOMES = {
     ),
     "packed_weights": ("pack", "unpack"),
     "recipe": ("Recipe",),
+    "runtime.portfolio": ("Portfolio",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -45,6 +47,7 @@ __all__ = [
     "EnvironmentProblem",
     "ModelError",
     "PassError",
+    "Portfolio",
     "PrunecError",
     "Recipe",
     "UsageError",

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import shlex
 import sys
 import tempfile
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import SOURCES, Commands, add_source, as_json, command, load, work
+from .cli_portfolio import add_portfolio, add_serve
 from .console import Stages
 from .ir.errors import EnvironmentProblem, PassError, PrunecError, UsageError, VerificationError, first_line
 from .ir.words import did_you_mean
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 CRASHED = PassError.exit_code
-SOURCES = """\
-SOURCE is one of
-  net.onnx                    an ONNX file
-  net.pt2                     a program saved with torch.export.save
-  torchvision:resnet50        a model of torchvision, random weights
-  timm:convnext_tiny          a model of timm, random weights
-  package.module:factory      a function that returns a module, or (module, example_inputs)
-  path/file.py:factory        the same, from a file
-"""
 EXIT_CODES = """\
 exit codes: 0 ok, 2 usage, 3 unsupported or unreadable model, 4 verification failed, 5 budget missed, 6 a pass crashed
 (a reproducer is written), 7 environment
@@ -89,42 +80,16 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"prunec {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_add_compile, _add_analyze, _add_verify, _add_bench, _add_profile, _add_passes, _add_explain):
+    for add in (_add_compile, _add_analyze, _add_verify, _add_bench, _add_profile):
+        add(commands)
+    for add in (add_portfolio, add_serve, _add_passes, _add_explain):
         add(commands)
     return top
 
 
-Commands = Any  # argparse keeps the type of what add_subparsers returns to itself
-
-
-def _command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str = ""
-) -> Any:
-    command = commands.add_parser(
-        name, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    command.add_argument("--debug", action="store_true", help="show tracebacks and warnings")
-    command.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    command.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE.py",
-        help="load ops, criteria and passes of your own: a file, or package.module; repeatable",
-    )  # fmt: skip
-    command.set_defaults(run=run, command_parser=command)
-    return command
-
-
-def _add_source(command: Any) -> None:
-    command.add_argument("source", metavar="SOURCE", help="the model; see below")
-    command.add_argument(
-        "--input", action="append", default=[], metavar="NAME:2x3x224x224",
-        help="shape of an input, NAME optional, repeatable; :int or :bool may follow",
-    )  # fmt: skip
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="for random weights and inputs (default 0)")
-
-
 def _add_compile(commands: Commands) -> None:
-    c = _command(commands, "compile", run_compile, "prune a model, verify it, measure it and write it as ONNX", SOURCES)
-    _add_source(c)
+    c = command(commands, "compile", run_compile, "prune a model, verify it, measure it and write it as ONNX", SOURCES)
+    add_source(c)
     c.add_argument("-o", "--output", required=True, metavar="OUT.onnx", help="the file to write")
     budget = c.add_mutually_exclusive_group()
     budget.add_argument("--ratio", type=float, metavar="R", help="fraction of the prunable units to drop, in [0, 1)")
@@ -150,10 +115,8 @@ def _add_compile(commands: Commands) -> None:
 
 
 def _add_analyze(commands: Commands) -> None:
-    c = _command(
-        commands, "analyze", run_analyze, "show groups, units, pinned axes and ops that are not known", SOURCES
-    )
-    _add_source(c)
+    c = command(commands, "analyze", run_analyze, "show groups, units, pinned axes and ops that are not known", SOURCES)
+    add_source(c)
     c.add_argument("--score", metavar="METHOD", help="describe the scores of this criterion (default lamp)")
     c.add_argument("--graph", metavar="FILE.html", help="draw the groups; FILE.svg for a picture alone")
     c.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -167,17 +130,17 @@ def _add_pair(command: Any) -> None:
 
 
 def _add_verify(commands: Commands) -> None:
-    _add_pair(_command(commands, "verify", run_verify, "check that COMPACT equals DENSE with its dropped units masked"))
+    _add_pair(command(commands, "verify", run_verify, "check that COMPACT equals DENSE with its dropped units masked"))
 
 
 def _add_bench(commands: Commands) -> None:
-    c = _command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
+    c = command(commands, "bench", run_bench, "measure DENSE and COMPACT in turns: latency, size, parameters, MACs")
     _add_pair(c)
     c.add_argument("--copies", action="store_true", help="list each node that only moves data at run time")
 
 
 def _add_profile(commands: Commands) -> None:
-    c = _command(
+    c = command(
         commands, "profile", run_profile,
         "measure what a target's cost model goes by on this machine, and keep it for later compiles",
     )  # fmt: skip
@@ -186,13 +149,13 @@ def _add_profile(commands: Commands) -> None:
 
 
 def _add_passes(commands: Commands) -> None:
-    c = _command(commands, "passes", run_passes, "list the passes and their options")
+    c = command(commands, "passes", run_passes, "list the passes and their options")
     c.add_argument("--json", action="store_true", help="print the list as JSON")
     c.add_argument("--schema", action="store_true", help="print the JSON Schema of recipes")
 
 
 def _add_explain(commands: Commands) -> None:
-    c = _command(
+    c = command(
         commands, "explain", run_explain, "explain a pass, a criterion, a target, an op, an ONNX or ATen op, or recipe"
     )
     c.add_argument("name", metavar="NAME")
@@ -206,8 +169,8 @@ def run_compile(args: argparse.Namespace) -> int:
     pipeline = _pipeline(args)
     _check_target(args.target)
     _check_files(args)
-    with Stages(args.quiet) as stages, _work(args):
-        model, inputs = _load(args, stages)
+    with Stages(args.quiet) as stages, work(args):
+        model, inputs = load(args, stages)
         _check_data_files(args, model)
         from . import api
 
@@ -221,7 +184,7 @@ def run_compile(args: argparse.Namespace) -> int:
         if args.save:
             result.save(args.save)
         if args.report:
-            write_whole(args.report, _json(result.report))
+            write_whole(args.report, as_json(result.report))
     if args.time_passes:
         _print_times(result.report)
     _show(args, result.report, f"{args.source} -> {args.output}")
@@ -231,8 +194,8 @@ def run_compile(args: argparse.Namespace) -> int:
 def run_analyze(args: argparse.Namespace) -> int:
     """``prunec analyze``"""
     _check_drawing(args)
-    with Stages(args.quiet) as stages, _work(args):
-        model, inputs = _load(args, stages)
+    with Stages(args.quiet) as stages, work(args):
+        model, inputs = load(args, stages)
         from . import api
 
         stages("analyze", args.source)
@@ -240,7 +203,7 @@ def run_analyze(args: argparse.Namespace) -> int:
             model, inputs, score=args.score, graph=args.graph, seed=args.seed, source_name=args.source
         )
     if args.json:
-        print(_json(found))
+        print(as_json(found))
     else:
         from .console import show_analysis
 
@@ -253,14 +216,14 @@ def run_verify(args: argparse.Namespace) -> int:
     from .console import show_lines, verify_text
 
     _check_pair(args)
-    with Stages(args.quiet) as stages, _work(args):
+    with Stages(args.quiet) as stages, work(args):
         from . import api
 
         stages("verify", args.compact)
         found: dict[str, Any] = api.verify(args.dense, args.compact)
     _write_report(args, found)
     if args.json:
-        print(_json(found))
+        print(as_json(found))
     else:
         show_lines([f"verify   {verify_text(found)}", *(f"note     {note}" for note in found.get("notes") or ())])
     return 0 if found.get("ok") else VerificationError.exit_code
@@ -269,7 +232,7 @@ def run_verify(args: argparse.Namespace) -> int:
 def run_bench(args: argparse.Namespace) -> int:
     """``prunec bench``"""
     _check_pair(args)
-    with Stages(args.quiet) as stages, _work(args):
+    with Stages(args.quiet) as stages, work(args):
         from . import api
 
         stages("measure", f"{args.dense} against {args.compact}")
@@ -288,13 +251,13 @@ def run_profile(args: argparse.Namespace) -> int:
     from .passes.target import find_target
 
     target = find_target(args.target)
-    with Stages(args.quiet) as stages, _work(args):
+    with Stages(args.quiet) as stages, work(args):
         from .profiles import profile
 
         stages("profile", target.name)
         found = profile(target)
     if args.json:
-        print(_json(found), end="")
+        print(as_json(found), end="")
         return 0
     from .console import show_table
 
@@ -310,11 +273,11 @@ def run_passes(args: argparse.Namespace) -> int:
     from .recipe import Recipe
 
     if args.schema:
-        print(_json(Recipe.schema()))
+        print(as_json(Recipe.schema()))
         return 0
     found = described_passes()
     if args.json:
-        print(_json(found))
+        print(as_json(found))
         return 0
     rows = [(p["name"], p["kind"], p["help"].split("\n")[0], ", ".join(o["name"] for o in p["options"])) for p in found]
     show_table("passes", ("name", "kind", "what it does", "options"), rows)
@@ -434,31 +397,14 @@ def _write_report(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if args.report:
         from .files import write_whole
 
-        write_whole(args.report, _json(found))
-
-
-def _load(args: argparse.Namespace, stages: Stages) -> tuple[Any, Any]:
-    from .sources import InputShape, load_source
-
-    shapes = [InputShape.parse(text) for text in args.input]
-    stages("load", args.source)
-    return load_source(args.source, shapes, args.seed)
-
-
-@contextlib.contextmanager
-def _work(args: argparse.Namespace) -> Iterator[None]:
-    """Libraries may print and warn: that goes to stderr, and only with ``--debug`` are warnings shown."""
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        if not args.debug:
-            warnings.simplefilter("ignore")
-        yield
+        write_whole(args.report, as_json(found))
 
 
 def _show(args: argparse.Namespace, report: Mapping[str, Any], title: str) -> None:
     from .console import show_report
 
     if args.json:
-        print(_json(report))
+        print(as_json(report))
         for note in report.get("notes") or ():
             print(f"prunec: note: {note}", file=sys.stderr)
     else:
@@ -468,19 +414,6 @@ def _show(args: argparse.Namespace, report: Mapping[str, Any], title: str) -> No
 def _print_times(report: Mapping[str, Any]) -> None:
     for step in report.get("passes") or ():
         print(f"prunec: {step['seconds']:9.3f} s  {step['name']}", file=sys.stderr)
-
-
-def _json(found: Any) -> str:
-    return json.dumps(found, indent=2, ensure_ascii=False, default=_plain) + "\n"
-
-
-def _plain(item: Any) -> Any:
-    """Numpy's numbers and arrays, and paths, as JSON has them."""
-    if hasattr(item, "tolist"):
-        return item.tolist()
-    if isinstance(item, Path):
-        return str(item)
-    raise TypeError(f"{type(item).__name__} has no JSON form")
 
 
 def _report_error(error: PrunecError, args: argparse.Namespace, arguments: Sequence[str]) -> int:

@@ -12,7 +12,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 LINKED = os.path.isdir(os.path.join(".dev", "prunec", "ir"))
-FOLDERS = [f for name in ("ir", "passes", "runtime", "draw", "loops") for f in (name, name + ".*")]
+ROOMS = ("ir", "passes", "runtime", "draw", "loops", "portfolios", "serve")
+FOLDERS = [f for name in ROOMS for f in (name, name + ".*")]
 NOT_OURS = {"setup", "conftest", "noxfile"}  # root .py files that are not prunec modules
 
 

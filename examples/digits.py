@@ -5,13 +5,17 @@ MACs with prunec, fine-tunes the compact network briefly, and shows what that co
 the artifact, loads it back without this file's class, and checks that both compute the same.
 
 Run with ``python examples/digits.py [FOLDER]``; the artifact goes to FOLDER, or to a temporary folder.
+
+``model``, ``fit`` and ``evaluate`` are what ``prunec portfolio build examples/digits.py:model`` goes by.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ import prunec
 
 SEED = 0
 MACS = 0.5  # of the dense network's, to keep
+EPOCHS = 8  # of each level of a portfolio
 
 
 def conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -61,20 +66,37 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x_train, x_test, y_train, y_test
 
 
-def train(model: nn.Module, x: Tensor, y: Tensor, *, epochs: int, lr: float, batch: int = 64) -> None:
-    """Adam with a learning rate that falls to zero."""
+def cosine(done: float) -> float:
+    """From 1 to 0 while a training is ``done``."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def train(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epochs: int,
+    lr: float,
+    batch: int = 64,
+    start: int = 0,
+    after_epoch: Callable[[], None] = lambda: None,
+) -> None:
+    """Adam with a learning rate that falls to zero; batches and rates go on where ``start`` steps are done."""
     generator = torch.Generator().manual_seed(SEED)
-    steps = epochs * (len(x) // batch)
+    each = len(x) // batch
     optimizer = torch.optim.Adam(model.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine((start + step) / (epochs * each)))
     model.train()
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(x), generator=generator)[: len(x) // batch * batch].view(-1, batch):
+    for epoch in range(epochs):
+        batches = torch.randperm(len(x), generator=generator)[: each * batch].view(-1, batch)
+        for chosen in batches[min(each, max(0, start - epoch * each)) :]:
             loss = F.cross_entropy(model(x[chosen]), y[chosen])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+        after_epoch()
     model.eval()
 
 
@@ -82,6 +104,23 @@ def train(model: nn.Module, x: Tensor, y: Tensor, *, epochs: int, lr: float, bat
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Percent named right."""
     return 100 * float((model(x).argmax(1) == y).float().mean())
+
+
+def model() -> tuple[nn.Module, tuple[Tensor]]:
+    """The network, and example inputs: two images."""
+    return Net(), (digits()[1][:2],)
+
+
+def fit(net: nn.Module, start: int = 0, after_epoch: Callable[[], None] = lambda: None) -> None:
+    """Train a network, dense or compact, that has ``start`` steps behind it."""
+    x, _, y, _ = digits()
+    train(net, x, y, epochs=EPOCHS, lr=3e-3, start=start, after_epoch=after_epoch)
+
+
+def evaluate(net: nn.Module) -> float:
+    """Percent of the test images named right."""
+    _, x, _, y = digits()
+    return accuracy(net, x, y)
 
 
 def show(report: dict[str, Any], dense: float, pruned: float, tuned: float) -> None:

@@ -17,12 +17,18 @@ import prunec
 ROOT = Path(prunec.__file__).resolve().parent
 ROOMS = ("ir", "passes", "runtime")
 GRADIENTS = tuple(f"passes/score/{name}" for name in ("derivatives", "grasp", "ntk_sap", "prospr"))
-TORCH = ("ir/frontends/fx", "ir/emit/fx", "ir/emit/torch_onnx", "ir/serial", "passes/train/", "runtime/", *GRADIENTS)
+TRAINED = ("passes/train/", "portfolios/")
+TORCH = ("ir/frontends/fx", "ir/emit/fx", "ir/emit/torch_onnx", "ir/serial", "runtime/", *TRAINED, *GRADIENTS)
 ONNX = ("ir/frontends/onnx", "ir/emit/onnx", "ir/emit/torch_onnx", "runtime/")
 
 
 def sources() -> list[Path]:
-    return sorted([*ROOT.glob("*.py"), *(p for room in (*ROOMS, "draw", "loops") for p in (ROOT / room).rglob("*.py"))])
+    return sorted(
+        [
+            *ROOT.glob("*.py"),
+            *(p for room in (*ROOMS, "draw", "loops", "portfolios", "serve") for p in (ROOT / room).rglob("*.py")),
+        ]
+    )
 
 
 def name_of(path: Path) -> str:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from prunec.serve.bodies import Gone, Held, Message, gone, parted, read
+from prunec.serve.headers import announced
+from prunec.serve.limits import Limits
+from prunec.serve.refusal import Refused
+
+LIMITS = Limits(json_bytes=100, body_bytes=100, held_bytes=150)
+
+
+class Pieces:
+    """What a client sends, piece by piece; then it says nothing more, or leaves."""
+
+    def __init__(self, pieces: Iterable[bytes], *, ends: bool = True, leaves: bool = False) -> None:
+        found: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+        end: list[Message] = [{"type": "http.request"}] if ends else []
+        self.left = [*found, *end, *([{"type": "http.disconnect"}] * leaves)]
+
+    async def __call__(self) -> Message:
+        if not self.left:
+            await asyncio.sleep(3600)
+        return self.left.pop(0)
+
+
+def body(pieces: Pieces, held: Held | None = None, limits: Limits = LIMITS) -> bytes:
+    with (held or Held(limits.held_bytes)).share() as share:
+        return bytes(asyncio.run(read(pieces, announced([], limits), share, limits)))
+
+
+def test_pieces_are_put_together() -> None:
+    assert body(Pieces([b"ab", b"", b"c"])) == b"abc"
+
+
+def test_reading_stops_as_soon_as_it_is_too_much() -> None:
+    pieces = Pieces([b"x" * 60] * 50)
+    with pytest.raises(Refused, match="JSON is larger than 100 bytes") as refused:
+        body(pieces)
+    assert refused.value.status == 413
+    assert len(pieces.left) == 49
+
+
+def test_a_body_that_does_not_come_is_not_awaited_for_ever() -> None:
+    with pytest.raises(Refused, match=r"the body was not complete after 0\.01 s") as refused:
+        body(Pieces([b"a"], ends=False), limits=Limits(body_s=0.01))
+    assert refused.value.status == 408
+    assert refused.value.headers == {"connection": "close"}
+
+
+def test_a_client_that_leaves_needs_no_answer() -> None:
+    with pytest.raises(Gone):
+        body(Pieces([b"a"], ends=False, leaves=True))
+
+
+def test_all_requests_together_hold_so_much() -> None:
+    held = Held(150)
+    with held.share() as other:
+        other.hold(100)
+        assert body(Pieces([b"x" * 50]), held) == b"x" * 50
+        with pytest.raises(
+            Refused, match="requests in flight hold 100 bytes, the most are 150; send it again"
+        ) as refused:
+            body(Pieces([b"x" * 51]), held)
+        assert refused.value.status == 503 and refused.value.headers == {"retry-after": "1"}
+        assert held.total == 100
+    assert held.total == 0
+
+
+def test_less_may_always_be_held() -> None:
+    held = Held(100)
+    with held.share() as first, held.share() as second:
+        first.hold(60)
+        second.hold(40)
+        first.hold(50)
+        assert held.total == 90
+
+
+@pytest.mark.parametrize(("json_bytes", "parts"), [(None, (b"abcd", b"")), (1, (b"a", b"bcd")), (4, (b"abcd", b""))])
+def test_a_body_is_json_and_tensors(json_bytes: int | None, parts: tuple[bytes, bytes]) -> None:
+    head, rest = parted(bytearray(b"abcd"), json_bytes)
+    assert (bytes(head), bytes(rest)) == parts
+
+
+def test_json_longer_than_the_body_is_refused() -> None:
+    with pytest.raises(Refused, match="announced with 5 bytes, and the whole body has 4"):
+        parted(bytearray(b"abcd"), 5)
+
+
+def test_who_leaves_is_noticed() -> None:
+    pieces: Any = Pieces([b""], leaves=True)
+    asyncio.run(asyncio.wait_for(gone(pieces), 30))
