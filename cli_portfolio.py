@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .runtime.manifest import Manifest
     from .runtime.store import Store
 
+METHODS = "imp, oneshot, pdp or reconvene"
+"""Of :data:`prunec.portfolios.METHODS`: help comes without importing it."""
+
 _MB = 10**6
 
 
@@ -42,7 +45,7 @@ def _add_build(commands: Commands) -> None:
     c.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the portfolio")
     c.add_argument("--levels", required=True, metavar="N|D,D,…", help="how many, or the densities themselves")
     c.add_argument("--keep", type=float, default=0.8, metavar="R", help="what a level keeps of the last (default 0.8)")
-    c.add_argument("--method", metavar="NAME", help="imp, oneshot, pdp, reconvene (default: imp, where it can train)")
+    c.add_argument("--method", metavar="NAME", help=f"{METHODS} (default: imp, where it can train)")
     c.add_argument("--of", default="channels", metavar="WHAT", help="channels (the default) or elements")
     c.add_argument(
         "--rewind", type=float, default=0.1, metavar="R",

@@ -14,6 +14,7 @@ from .ir.words import did_you_mean
 from .passes.base import PASSES, Pass, default_of, find, is_required
 from .passes.score.scoring import CRITERIA
 from .passes.target import TARGETS
+from .portfolios import METHODS
 
 RECIPE = """\
 description = "Half of the MACs, in blocks of 16 channels"
@@ -48,7 +49,7 @@ def described_passes() -> list[dict[str, Any]]:
 
 
 def explain(name: str) -> list[str]:
-    """Lines that explain a pass, a criterion, a target, an op, a kind of node of a source, or ``recipe``.
+    """Lines that explain a pass, a criterion, a target, a method, an op, a kind of node of a source, or ``recipe``.
 
     All of them where a name stands for several.
 
@@ -58,14 +59,14 @@ def explain(name: str) -> list[str]:
     for found in (entries(name) for entries in _ENTRIES.values()):
         lines += [*([""] if lines and found else []), *found]
     if not lines:
-        more = "`prunec passes` lists passes, criteria, targets and ops"
+        more = "`prunec passes` lists passes, criteria, targets, methods and ops"
         raise UsageError(f"nothing is called {name!r}", hint=did_you_mean(name, _names(), more, most=5), name=name)
     return lines
 
 
 def registered() -> dict[str, list[str]]:
-    """What else can be named: criteria for ``score{method=…}``, targets, and the ops that are understood."""
-    return {"criteria": sorted(CRITERIA), "targets": list(TARGETS), "ops": sorted(OPS)}
+    """What else can be named: criteria for ``score{method=…}``, targets, methods of portfolios, ops understood."""
+    return {"criteria": sorted(CRITERIA), "targets": list(TARGETS), "methods": sorted(METHODS), "ops": sorted(OPS)}
 
 
 def known_pass(name: str) -> None:
@@ -126,6 +127,15 @@ def _target_lines(name: str) -> list[str]:
     return [f"target {name}", "", target.help, "", f"channel block: {target.channel_block}"]
 
 
+def _method_lines(name: str) -> list[str]:
+    if name not in METHODS:
+        return []
+    method = METHODS[name]
+    trains = "needs a training function" if method.trains == "always" else "does without a training function"
+    takes = f", which takes {' and '.join(method.takes)}" if method.takes else ""
+    return [f"method {name}, of portfolios", "", method.help, "", f"{trains}{takes}; of {' or '.join(method.of)}"]
+
+
 def _op_lines(name: str) -> list[str]:
     if name not in OPS:
         return []
@@ -154,6 +164,7 @@ _ENTRIES: dict[str, Callable[[str], list[str]]] = {
     "pass": _pass_lines,
     "criterion": _criterion_lines,
     "target": _target_lines,
+    "method": _method_lines,
     "op": _op_lines,
     "kind": kinds.described,
     "recipe": _recipe_lines,
@@ -164,6 +175,7 @@ def _names() -> Iterator[str]:
     yield from PASSES
     yield from CRITERIA
     yield from TARGETS
+    yield from METHODS
     yield from OPS
     yield from kinds.names()
     yield "recipe"

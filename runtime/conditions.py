@@ -18,7 +18,7 @@ class Conditions:
     Attributes
     ----------
     p95_ms
-        95th percentile of what the last requests took, waiting included; None before there were any.
+        95th percentile of what requests took since the last switch, waiting included; None before there were enough.
     queue
         Requests that wait.
     rate

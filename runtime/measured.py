@@ -38,10 +38,17 @@ _LEAST, _MOST = 7, 200
 _TRIAL_S = 0.5
 
 
-def measured(manifest: Manifest, *, budget_s: float = 4.0, tell: Callable[[str], None] = lambda what: None) -> Manifest:
+def measured(
+    manifest: Manifest,
+    *,
+    budget_s: float = 4.0,
+    threads: int | None = None,
+    tell: Callable[[str], None] = lambda what: None,
+) -> Manifest:
     """``manifest`` with the latencies and the memory of all its variants, which are prepared for this machine.
 
-    ``budget_s`` seconds are spent on running them in turns, or as long as seven rounds take.
+    ``budget_s`` seconds are spent on running them in turns, or as long as seven rounds take; ``threads`` are those of a
+    run, None: the cores that this process may use.
 
     Raises
     ------
@@ -51,8 +58,8 @@ def measured(manifest: Manifest, *, budget_s: float = 4.0, tell: Callable[[str],
     folder = manifest.pack.path.parent
     feeds = example(manifest)
     tell("latency")
-    chosen = {name: _prepacking(folder, variant, feeds) for name, variant in manifest.variants.items()}
-    sessions = {name: _opened(folder, name, own) for name, own in chosen.items()}
+    chosen = {name: _prepacking(folder, variant, feeds, threads) for name, variant in manifest.variants.items()}
+    sessions = {name: _opened(folder, name, own, threads) for name, own in chosen.items()}
     times = _in_turns(sessions, feeds, budget_s)
     sessions.clear()
     found = {}
@@ -76,16 +83,16 @@ def with_measures(variant: Variant, own: Prepared) -> Variant:
     )  # fmt: skip
 
 
-def _prepacking(folder: Path, variant: Variant, feeds: Mapping[str, Array]) -> Prepared:
+def _prepacking(folder: Path, variant: Variant, feeds: Mapping[str, Array], threads: int | None) -> Prepared:
     """The prepared model, with the choice whether it is packed again."""
     own = variant.prepared[machine()]
-    forms = {prepack: _opened(folder, variant.name, replace(own, prepack=prepack)) for prepack in (False, True)}
+    forms = {p: _opened(folder, variant.name, replace(own, prepack=p), threads) for p in (False, True)}
     times = _in_turns(forms, feeds, _TRIAL_S)
     return replace(own, prepack=bool(np.median(np.divide(times[True], times[False])) <= PAYS))
 
 
-def _opened(folder: Path, name: str, own: Prepared) -> Opened:
-    return Opened(name, slim_bytes(folder, own), folder, None, prepared=True, prepack=own.prepack)
+def _opened(folder: Path, name: str, own: Prepared, threads: int | None) -> Opened:
+    return Opened(name, slim_bytes(folder, own), folder, threads, prepared=True, prepack=own.prepack)
 
 
 def _in_turns(sessions: Mapping[K, Opened], feeds: Mapping[str, Array], budget_s: float) -> dict[K, list[float]]:

@@ -17,6 +17,9 @@ SIGNALS = ("fast", "accurate")
 ROOM = 0.7
 """Of the objective: what a slower variant may be expected to take, so that one does not go up to fall back at once."""
 
+ALIKE = 0.05
+"""Within this share of each other variants take the same memory: what is measured is not more exact."""
+
 BUSY = 0.9
 """Of the time: above this share of it spent on running, queues grow without bound for all practical purposes."""
 
@@ -50,6 +53,14 @@ class Objective:
             raise UsageError(f"an objective of {self.p95_ms} ms cannot be met", hint="give milliseconds above 0")
         if not 0 <= self.battery <= 1:
             raise UsageError(f"battery cannot be {self.battery}", hint="a share, in [0, 1]")
+
+    def is_short(self, conditions: Conditions) -> bool:
+        """Whether less memory is free than is to be."""
+        return conditions.free_bytes is not None and conditions.free_bytes < self.free_bytes
+
+    def is_pressed(self, conditions: Conditions) -> bool:
+        """Whether memory or the battery decides, and not the load."""
+        return self.is_short(conditions) or (conditions.battery is not None and conditions.battery < self.battery)
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,8 @@ def _in_time(
     fits = []
     for candidate in allowed:
         expected = candidate.expected_ms(conditions, objective.workers)
+        if candidate.name == current and conditions.p95_ms is not None:
+            expected = max(expected, conditions.p95_ms)
         if expected <= p95_ms * (ROOM if candidate.run_ms > now else 1.0):
             fits.append((candidate, expected))
     if not fits:
@@ -136,13 +149,15 @@ def _signalled(conditions: Conditions, candidates: Sequence[Candidate], allowed:
 
 
 def _pressed(conditions: Conditions, allowed: Sequence[Candidate], objective: Objective) -> Choice | None:
-    free, battery = conditions.free_bytes, conditions.battery
-    if free is not None and free < objective.free_bytes:
-        least = min(allowed, key=lambda c: (c.memory_bytes, c.run_ms))
-        return Choice(least.name, f"{free / 1e6:.0f} MB are free, and {objective.free_bytes / 1e6:.0f} are to be")
-    if battery is not None and battery < objective.battery:
-        return Choice(min(allowed, key=lambda c: c.run_ms).name, f"the battery has {battery:.0%} left: the fastest")
-    return None
+    if not objective.is_pressed(conditions):
+        return None
+    if objective.is_short(conditions):
+        least = min(c.memory_bytes for c in allowed)
+        alike = [c for c in allowed if c.memory_bytes <= least * (1 + ALIKE)]
+        free, wanted = (conditions.free_bytes or 0) / 1e6, objective.free_bytes / 1e6
+        return Choice(max(alike, key=_worth).name, f"{free:.0f} MB are free, and {wanted:.0f} are to be")
+    why = f"the battery has {conditions.battery:.0%} left: the fastest"
+    return Choice(min(allowed, key=lambda c: c.run_ms).name, why)
 
 
 def _worth(candidate: Candidate) -> tuple[float, float, int]:

@@ -176,8 +176,10 @@ class Portfolio:
         self.timings[opened.name].append((time.monotonic(), answer.seconds))
         return answer
 
-    def switch(self, name: str, *, why: str = "asked for") -> Switch:
-        """Make ``name`` the variant that answers; opened first, and run once, if it is not.
+    def switch(self, name: str, *, why: str = "asked for", warm: bool = True) -> Switch:
+        """Make ``name`` the variant that answers; one that is not open is opened first.
+
+        ``warm``: and run once, so that the first request does not pay for pages that are read for the first time.
 
         Raises
         ------
@@ -187,7 +189,7 @@ class Portfolio:
             It was damaged since the portfolio was opened, or ONNX Runtime cannot load it.
         """
         start = time.perf_counter()
-        opened = self._get(name, warm=True)
+        opened = self._get(name, warm=warm)
         with self._swapping:
             before, self._active = self._active or opened, opened
             done = Switch(time.time(), before.name, name, time.perf_counter() - start, why)

@@ -27,8 +27,9 @@ log = logging.getLogger("prunec.switching")
 WINDOW_S = 2.0
 """Requests of the last seconds tell the rate and the percentile."""
 
-_FEW = 5
+_FEW, _MANY = 5, 20
 _LATEST = 4096
+_LAST = 64
 _RECENT_S = 10.0
 _LONGEST = 64.0
 _KEPT = 1000
@@ -113,11 +114,11 @@ class Controller:
     def conditions(self, queue: int = 0) -> Conditions:
         """What is so now, with ``queue`` requests waiting."""
         now = self._clock()
-        took = [s for t, s in list(self._took) if t > now - WINDOW_S]
+        took = [s for t, s in list(self._took) if t > max(now - WINDOW_S, self._since)]
         came = [t for t in list(self._came) if t > now - WINDOW_S]
         whole = len(came) < _LATEST
         return Conditions(
-            p95_ms=float(np.percentile(took, 95)) * 1e3 if took else None,
+            p95_ms=float(np.percentile(took, 95)) * 1e3 if len(took) >= _MANY else None,
             queue=queue,
             rate=len(came) / (WINDOW_S if whole else max(now - came[0], 1e-3)),
             signal=self._signal,
@@ -145,8 +146,8 @@ class Controller:
             choice = self.policy(conditions, candidates, current, self.objective)
             held = self._held(choice, current, candidates, conditions)
             if not held and choice.name != current:
-                held = self._switched(choice, current, candidates)
-            if conditions.free_bytes is not None and conditions.free_bytes < self.objective.free_bytes:
+                held = self._switched(choice, current, candidates, conditions)
+            if self.objective.is_short(conditions):
                 self._give_back()
             after = self.portfolio.active
             decision = Decision(self._clock() - self._began, current, after, choice.name, choice.why, held, conditions)
@@ -174,7 +175,7 @@ class Controller:
         stayed, least = self._clock() - self._since, self._dwell_s * self._patience
         return f"{stayed:.1f} of {least:.1f} s on {current}" if up and stayed < least else ""
 
-    def _switched(self, choice: Choice, current: str, candidates: Sequence[Candidate]) -> str:
+    def _switched(self, choice: Choice, current: str, candidates: Sequence[Candidate], conditions: Conditions) -> str:
         """Switch; returns what went wrong, if something did."""
         up = _run_ms(candidates, choice.name) > _run_ms(candidates, current)
         try:
@@ -183,7 +184,8 @@ class Controller:
             log.error("cannot switch to %s: %s", choice.name, error)
             return error.message
         now = self._clock()
-        if self._rose and not up and now - self._since < 4 * self._dwell_s * self._patience:
+        by_load = not (conditions.signal or self.objective.is_pressed(conditions))
+        if by_load and self._rose and not up and now - self._since < 4 * self._dwell_s * self._patience:
             self._patience = min(2 * self._patience, _LONGEST)
         elif up:
             self._patience = max(self._patience / 2, 1.0) if now - self._since > 16 * self._dwell_s else self._patience
@@ -200,12 +202,12 @@ class Controller:
         return self.decisions[-1].held if self.decisions else ""
 
     def _seen(self, name: str) -> tuple[float, float] | None:
-        """The median and the 95th percentile of the last runs of a variant, in ms; None: too few, or long ago."""
+        """The mean and the 95th percentile of the last runs of a variant, in ms; None: too few, or long ago."""
         since = time.monotonic() - _RECENT_S
-        runs = [seconds * 1e3 for at, seconds in list(self.portfolio.timings[name]) if at > since]
+        runs = [seconds * 1e3 for at, seconds in list(self.portfolio.timings[name])[-_LAST:] if at > since]
         if len(runs) < _FEW:
             return None
-        return float(np.median(runs)), float(np.percentile(runs, 95))
+        return float(np.mean(runs)), float(np.percentile(runs, 95))
 
     def _slower(self) -> float:
         """How much more the active variant takes than it did when the portfolio was built."""

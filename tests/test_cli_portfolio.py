@@ -165,3 +165,14 @@ def test_serving_needs_its_extra(
     monkeypatch.setitem(sys.modules, "starlette.applications", None)
     assert run("serve", tmp_path) == 7
     assert "pip install 'prunec[serve]'" in capsys.readouterr().err
+
+
+def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    from prunec import cli_portfolio
+    from prunec.portfolios import METHODS
+
+    *names, last = cli_portfolio.METHODS.replace(" or ", ", ").split(", ")
+    assert sorted([*names, last]) == sorted(METHODS)
+    for name in METHODS:
+        assert main(["explain", name]) == 0
+        assert f"method {name}, of portfolios" in capsys.readouterr().out

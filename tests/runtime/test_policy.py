@@ -44,6 +44,17 @@ def test_what_is_called_for(conditions: Conditions, current: str, objective: Obj
     assert why in choice.why
 
 
+def test_what_takes_nearly_as_little_memory_may_be_chosen() -> None:
+    alike = (LARGE, Candidate("middle", 10.0, 12.0, 0.8, 104, 1), SMALL)
+    asked = Objective(100, free_bytes=10)
+    assert most_accurate_in_time(Conditions(free_bytes=5), alike, "large", asked).name == "middle"
+
+
+def test_what_was_seen_of_the_current_one_counts() -> None:
+    assert most_accurate_in_time(Conditions(rate=1, p95_ms=80), ALL, "large", Objective(50)).name == "middle"
+    assert most_accurate_in_time(Conditions(rate=1, p95_ms=40), ALL, "large", Objective(50)).name == "large"
+
+
 def test_where_nobody_measured_accuracy_the_first_is_best() -> None:
     unknown = [Candidate(c.name, c.run_ms, c.slow_ms, None, c.memory_bytes, c.rank) for c in ALL]
     assert most_accurate_in_time(Conditions(), unknown, "small", Objective()).name == "large"

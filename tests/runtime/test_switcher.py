@@ -16,6 +16,7 @@ from prunec.runtime.policy import Candidate, Choice, Objective
 from prunec.runtime.portfolio import Portfolio
 from prunec.runtime.store import writing
 from prunec.runtime.switcher import Controller
+from prunec.runtime.variant import Variant
 
 from .portfolios import made
 
@@ -31,16 +32,16 @@ class Clock:
         return self.now
 
 
+def timed(variant: Variant, ms: float) -> Variant:
+    return replace(variant, latency_ms=ms, p95_ms=ms, memory_bytes=int(1000 * ms))
+
+
 @pytest.fixture
 def portfolio(tmp_path: Path) -> Portfolio:
     """Variants that take 20, 10 and 2 ms, it says."""
     made(tmp_path)
     with writing(tmp_path) as store:
-        store.revise(
-            lambda m: replace(
-                m, variants={n: replace(v, latency_ms=TIMES[n], p95_ms=TIMES[n]) for n, v in m.variants.items()}
-            )
-        )
+        store.revise(lambda m: replace(m, variants={n: timed(v, TIMES[n]) for n, v in m.variants.items()}))
         store.commit()
     return Portfolio.open(tmp_path)
 
@@ -108,6 +109,32 @@ def test_it_does_not_go_to_and_fro(portfolio: Portfolio) -> None:
     assert not portfolio.switches
 
 
+def test_what_requests_really_take_counts(portfolio: Portfolio) -> None:
+    """Runs look fine, and requests are late all the same: one goes down, and what was late before counts no more."""
+    clock = Clock()
+    looks = controller(portfolio, clock)
+    clock.now += 0.1
+    for _ in range(30):
+        looks.answered(0.2)
+    assert looks.step().after == "middle"
+    clock.now += 0.1
+    assert looks.step().after == "middle" and looks.conditions().p95_ms is None
+
+
+def test_a_fall_for_want_of_memory_makes_it_no_more_patient(portfolio: Portfolio) -> None:
+    clock, sense = Clock(), {"free_bytes": 100}
+    looks = controller(
+        portfolio, clock, up=1, dwell_s=1.0, objective=Objective(50.0, free_bytes=10), sense=lambda: sense
+    )
+    for _ in range(4):
+        sense["free_bytes"] = 5
+        clock.now += 0.1
+        assert looks.step().after != "large"
+        sense["free_bytes"] = 100
+        clock.now += 1.1
+        assert looks.step().after == "large"
+
+
 def test_a_signal_is_followed_at_once(portfolio: Portfolio) -> None:
     looks = controller(portfolio, Clock(), dwell_s=100.0)
     looks.signal("fast")
@@ -138,6 +165,7 @@ def test_old_measurements_do_not_count(portfolio: Portfolio) -> None:
 def test_conditions_are_of_the_last_seconds(portfolio: Portfolio) -> None:
     clock = Clock()
     looks = controller(portfolio, clock)
+    clock.now += 0.1
     for _ in range(40):
         looks.arrived()
         looks.answered(0.01)
