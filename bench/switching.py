@@ -132,7 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.switching", description=str(__doc__).partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="a check that it works, in two minutes")
     parser.add_argument("--seed", type=int, default=0, help="of weights, arrivals and requests (default 0)")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the trace here")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.svg",
+        help="draw the trace here, not in bench/results or (--short) the folder for temporary files",
+    )
     parser.add_argument("--only", choices=PARTS, help="one part")
     options = parser.parse_args(arguments)
     settings = Settings(**{**asdict(SHORT if options.short else Settings()), "seed": options.seed})
@@ -159,10 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             RESULTS,
         )
-    if "trace" in done and (options.plot or whole):
+    if "trace" in done:
         from .switching_plot import draw
 
-        draw(done["trace"].found, options.plot or FIGURE)
+        path = options.plot or (FIGURE if whole else Path(tempfile.gettempdir(), FIGURE.name))
+        draw(done["trace"].found, path)
+        print(f"plot: {path}")
     return 0
 
 
