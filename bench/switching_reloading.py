@@ -54,8 +54,8 @@ class Reloading(Portfolio):
         self.timings[answer.variant].append((time.monotonic(), answer.seconds))
         return answer
 
-    def switch(self, name: str, *, why: str = "asked for") -> Switch:
-        """Drop the session, and make one of ``name``."""
+    def switch(self, name: str, *, why: str = "asked for", warm: bool = True) -> Switch:
+        """Drop the session, and make one of ``name``; nothing is warm here."""
         with self._turn:
             start, before = time.perf_counter(), self._name
             if name != before:
