@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -83,3 +84,11 @@ def _plain(item: Any) -> Any:
     if isinstance(item, Path):
         return str(item)
     raise TypeError(f"{type(item).__name__} has no JSON form")
+
+
+def finite(text: str) -> float:
+    """A number that is one, as an option takes it."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is no number to go by")
+    return number

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import SOURCES, Commands, add_source, as_json, command, work
+from .arguments import SOURCES, Commands, add_source, as_json, command, finite, work
 from .console import Stages
 from .ir.errors import EnvironmentProblem, UsageError, VerificationError
 
@@ -31,8 +31,8 @@ _MB = 10**6
 def add_portfolio(commands: Commands) -> None:
     """``prunec portfolio`` and its commands."""
     top = commands.add_parser(
-        "portfolio", help="several variants of one model, to switch between", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "portfolio", help="several variants of one model, to switch between",
+        description="Several variants of one model: built, kept, measured, exported.",
     )  # fmt: skip
     below = top.add_subparsers(dest="portfolio_command", metavar="COMMAND", required=True)
     for add in (_add_build, _add_ls, _add_verify, _add_add, _add_rm, _add_gc, _add_measure, _add_plot, _add_export):
@@ -44,11 +44,11 @@ def _add_build(commands: Commands) -> None:
     add_source(c)
     c.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder of the portfolio")
     c.add_argument("--levels", required=True, metavar="N|D,D,…", help="how many, or the densities themselves")
-    c.add_argument("--keep", type=float, default=0.8, metavar="R", help="what a level keeps of the last (default 0.8)")
+    c.add_argument("--keep", type=finite, default=0.8, metavar="R", help="what a level keeps of the last (default 0.8)")
     c.add_argument("--method", metavar="NAME", help=f"{METHODS} (default: imp, where it can train)")
     c.add_argument("--of", default="channels", metavar="WHAT", help="channels (the default) or elements")
     c.add_argument(
-        "--rewind", type=float, default=0.1, metavar="R",
+        "--rewind", type=finite, default=0.1, metavar="R",
         help="step of the dense training that survivors go back to; below 1: the share of its steps (default 0.1)",
     )  # fmt: skip
     c.add_argument("--train", metavar="FILE.py:NAME", help="the training function (default: `fit` beside the factory)")
@@ -83,7 +83,7 @@ def _add_add(commands: Commands) -> None:
     _add_folder(c)
     c.add_argument("model", metavar="MODEL.onnx", help="a model with the inputs and outputs of the others")
     c.add_argument("--name", metavar="NAME", help="of the variant (default: the file's)")
-    c.add_argument("--accuracy", type=float, metavar="A", help="more is better (default: not known)")
+    c.add_argument("--accuracy", type=finite, metavar="A", help="more is better (default: not known)")
 
 
 def _add_rm(commands: Commands) -> None:
@@ -101,6 +101,7 @@ def _add_gc(commands: Commands) -> None:
 def _add_measure(commands: Commands) -> None:
     c = command(commands, "measure", run_measure, "measure latency and memory on this machine")
     _add_folder(c)
+    c.add_argument("--threads", type=int, metavar="N", help="of one run, as it will be served (default: the cores)")
 
 
 def _add_plot(commands: Commands) -> None:
@@ -122,19 +123,19 @@ def add_serve(commands: Commands) -> None:
     """``prunec serve``"""
     c = command(commands, "serve", run_serve, "serve a portfolio over HTTP (Open Inference Protocol, KServe v2)")
     _add_folder(c)
-    c.add_argument("--slo-ms", type=float, metavar="MS", help="what 95 of 100 requests may take at most")
-    c.add_argument("--min-accuracy", type=float, metavar="A", help="of the variants that may answer")
+    c.add_argument("--slo-ms", type=finite, metavar="MS", help="what 95 of 100 requests may take at most")
+    c.add_argument("--min-accuracy", type=finite, metavar="A", help="of the variants that may answer")
     c.add_argument("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
     c.add_argument("--port", type=int, default=8000, help="(default 8000; 0: any that is free)")
     c.add_argument("--lazy", action="store_true", help="open variants when they are first needed")
-    c.add_argument("--memory-mb", type=float, metavar="MB", help="what open variants may take together")
-    c.add_argument("--free-mb", type=float, default=0.0, metavar="MB", help="memory to be left to others (default 0)")
+    c.add_argument("--memory-mb", type=finite, metavar="MB", help="what open variants may take together")
+    c.add_argument("--free-mb", type=finite, default=0.0, metavar="MB", help="memory to be left to others (default 0)")
     c.add_argument("--workers", type=int, default=1, metavar="N", help="requests that run at once (default 1)")
     c.add_argument("--threads", type=int, metavar="N", help="of one run (default: the cores)")
     c.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (default 64)")
     c.add_argument("--max-batch", type=int, default=128, metavar="N", help="examples of one request (default 128)")
-    c.add_argument("--max-body-mb", type=float, default=64.0, metavar="MB", help="of one request (default 64)")
-    c.add_argument("--grace-s", type=float, default=30.0, metavar="S", help="to end what is in flight (default 30)")
+    c.add_argument("--max-body-mb", type=finite, default=64.0, metavar="MB", help="of one request (default 64)")
+    c.add_argument("--grace-s", type=finite, default=30.0, metavar="S", help="to end what is in flight (default 30)")
 
 
 def run_build(args: argparse.Namespace) -> int:
@@ -202,7 +203,9 @@ def run_verify(args: argparse.Namespace) -> int:
     return VerificationError.exit_code if found else 0
 
 
-def _change(args: argparse.Namespace, change: Callable[[Store], None], *, measures: bool = False) -> int:
+def _change(
+    args: argparse.Namespace, change: Callable[[Store], None], *, measures: bool = False, threads: int | None = None
+) -> int:
     """Change a portfolio that is there, and show it."""
     from .runtime.manifest import Manifest
 
@@ -213,7 +216,7 @@ def _change(args: argparse.Namespace, change: Callable[[Store], None], *, measur
 
         with writing(args.folder) as store:
             change(store)
-            manifest = committed(store, stages) if measures else store.commit()
+            manifest = committed(store, stages, threads) if measures else store.commit()
     _show(args, manifest)
     return 0
 
@@ -251,7 +254,7 @@ def run_gc(args: argparse.Namespace) -> int:
 
 def run_measure(args: argparse.Namespace) -> int:
     """``prunec portfolio measure``"""
-    return _change(args, lambda store: None, measures=True)
+    return _change(args, lambda store: None, measures=True, threads=args.threads)
 
 
 def run_plot(args: argparse.Namespace) -> int:
@@ -266,6 +269,8 @@ def run_plot(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> int:
     """``prunec portfolio export``"""
+    if args.triton and args.output:
+        raise UsageError("-o goes with --variant", hint="--triton names the repository itself")
     if args.variant and not args.output:
         raise UsageError("--variant needs a file to write", hint="add -o OUT.onnx")
     from .console import show_lines

@@ -20,7 +20,7 @@ from ..ir.axes import pinned
 from ..ir.graph import Node, Value
 from ..ir.opset import OPS, Analysed
 from .groups import Groups, Units
-from .levels import IMAGES, INPUT_FIRST, Known, usable
+from .levels import IMAGES, INPUT_FIRST, Known, usable, weight
 from .verify import norm_tied
 
 _CARRIES = frozenset(
@@ -30,7 +30,9 @@ _CARRIES = frozenset(
 )
 """Ops of which each result is made of the same positions of the operands; what they sum over is none of these."""
 
-_LAYERS = ("conv", "linear", "linear_t", "conv_transpose")
+_LAYERS = ("conv", "linear", "linear_t", "conv_transpose", "matmul")
+_NO_BIAS = ("linear_t", "matmul")
+"""Layers that have no place for a bias where they have none."""
 
 _FAINT = 0.1
 """A stand-in holds more than this share of the largest constant: what it rounds to is multiplied."""
@@ -114,23 +116,22 @@ class _Search:
     def _layer(self, node: Node, site: Analysed, summed: Units) -> Reader | None:
         """What a layer does with the channels of the units ``summed``, the others going through it; None where its
         weight is not known, or is its input as well."""
-        x, weight = node.inputs[0], node.inputs[1]
+        x, held = node.inputs[0], weight(self.analysis.graph, node)
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        constants = self.analysis.graph.constants
-        if x is None or x.shape is None or weight not in constants or x in node.inputs[1:] or node.attrs.get("scaled"):
+        if x is None or x.shape is None or held is None or x in node.inputs[1:]:
             return None
         d = 1 if node.op in IMAGES else len(x.shape) - 1
         axis = (site.operands[0] or [])[d]
         fact = self.known.get(x)
         level = fact.level if fact is not None and fact.axis == d else np.full(axis.size, np.nan)
-        alone = self._is_own(weight)
-        has_place = bias is not None or node.op != "linear_t"  # a product of matrices has no place for a bias
+        alone = self._is_own(node.inputs[1])
+        has_place = bias is not None or node.op not in _NO_BIAS
         takes = ~np.isnan(usable(node, level)) & (has_place and self._is_own(bias))
         takes |= level == 0
         merges = np.isfinite(level) & (int(node.attrs.get("groups", 1)) == 1) & alone
         position, unit = self.solution.needs(axis)
         read = np.bincount(position, np.isin(unit, summed), axis.size) > 0
-        return Reader(node, axis, read & _columns(node, constants[weight].data), level, takes, merges)
+        return Reader(node, axis, read & _columns(node, held.data), level, takes, merges)
 
     def _is_own(self, value: Value | None) -> bool:
         """Whether one layer alone reads a constant, so that it may change."""
@@ -166,8 +167,8 @@ class _Search:
 def _columns(node: Node, data: object) -> NDArray[np.bool_]:
     """For each channel that a layer reads whether it has any weight other than zero."""
     if node.op in INPUT_FIRST:
-        weight = arrays.to_numpy(data) != 0
-        return np.asarray(weight.any(tuple(range(1, weight.ndim))))
+        filled = arrays.to_numpy(data) != 0
+        return np.asarray(filled.any(tuple(range(1, filled.ndim))))
     groups = int(node.attrs.get("groups", 1))
     rows = np.concatenate([(part != 0).reshape(*part.shape[:2], -1).any(2) for _, part in arrays.blocks(data)])
     return np.asarray(rows.reshape(groups, -1, rows.shape[1]).any(1).ravel())

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from ..ir import arrays
 from ..ir.dialects import runtime
-from ..ir.graph import Graph, Node, Value
+from ..ir.graph import Constant, Graph, Node, Value
 from .affine import Vector, affine, numbers
 
 IMAGES = ("conv", "conv_transpose")
 """Layers whose channels are on axis 1; of the others they are on the last."""
 
-INPUT_FIRST = ("linear_t", "conv_transpose")
+INPUT_FIRST = ("linear_t", "conv_transpose", "matmul")
 """Layers whose weight is (i, o, *) instead of (o, i, *)."""
 
 _PROBES = (0.7, -1.3, 37.0, -41.0)
@@ -55,6 +55,7 @@ class _Propagation:
             "conv": self._layer,
             "linear": self._layer,
             "linear_t": self._layer,
+            "matmul": self._layer,
             "conv_transpose": self._layer,
             "batch_norm": self._batch_norm,
             "elementwise": self._elementwise,
@@ -73,8 +74,8 @@ class _Propagation:
         return self.known
 
     def _layer(self, node: Node) -> Known | None:
-        held = self.graph.constants.get(node.inputs[1]) if node.inputs[1] is not None else None
-        if held is None or node.output.shape is None or node.attrs.get("scaled"):
+        held = weight(self.graph, node)
+        if held is None or node.output.shape is None:
             return None
         given = node.inputs[2] if len(node.inputs) > 2 else None
         bias = numbers(self.graph, given)
@@ -191,6 +192,14 @@ class _Propagation:
             return None
         gone = 0 if node.attrs["keepdim"] else sum(d < fact.axis for d in node.attrs["dims"])
         return Known(fact.axis - gone, fact.level)
+
+
+def weight(graph: Graph, layer: Node) -> Constant | None:
+    """The constant weight of a layer; None where it is computed, or scaled, or a matrix for each example."""
+    held = graph.constants.get(layer.inputs[1]) if layer.inputs[1] is not None else None
+    if held is None or layer.attrs.get("scaled"):
+        return None
+    return held if layer.op != "matmul" or (len(held.data.shape) == 2 and len(layer.inputs) == 2) else None
 
 
 def channel_axis(layer: Node) -> int:

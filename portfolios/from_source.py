@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..ir.errors import EnvironmentProblem, UsageError
 from ..passes.base import Progress
-from ..runtime.manifest import MANIFEST, Manifest
+from ..runtime.manifest import MANIFEST, UNFINISHED, Manifest
 from .executor import On, executor_for
 from .identity import identity
 from .job import Job
@@ -19,8 +19,6 @@ from .levels import build_levels
 from .plot import plot as draw
 from .publish import publish
 from .resolve import resolved
-
-WORK = ".build"
 
 
 def build(
@@ -56,16 +54,18 @@ def build(
     facts = {"job": known, "source": job.source, "method": job.method, "of": job.of}
     standing = Manifest.read(path) if (path / MANIFEST).exists() else None
     if standing is not None and standing.facts.get("job") != facts["job"]:
+        source = standing.facts.get("source", standing.name)
         raise UsageError(
-            f"{folder} holds another portfolio: {standing.facts.get('source', standing.name)}",
+            f"{folder} holds another portfolio: of {source}, with other options or other files",
             hint="give another folder, or remove this one",
         )
     if standing is None:
-        built = build_levels(job, path / WORK, executor_for(on, jobs, job.threads), tell)
-        standing = publish(path, built, name=name, facts=facts, tell=tell)
+        built = build_levels(job, path / UNFINISHED, executor_for(on, jobs, job.threads), tell)
+        example = [tuple(item.shape) for item in job.inputs]
+        standing = publish(path, built, name=name, facts=facts, example=example, tell=tell)
     else:
         tell("build", f"{folder} stands already")
-    shutil.rmtree(path / WORK, ignore_errors=True)
+    shutil.rmtree(path / UNFINISHED, ignore_errors=True)
     _drawn(standing, path, plot, tell)
     return standing
 

@@ -19,9 +19,17 @@ from .built import Built
 
 
 def publish(
-    folder: Path, built: Sequence[Built], *, name: str = "", facts: Mapping[str, Any] | None = None, tell: Progress
+    folder: Path,
+    built: Sequence[Built],
+    *,
+    name: str = "",
+    facts: Mapping[str, Any] | None = None,
+    example: Sequence[tuple[int, ...]] = (),
+    tell: Progress,
 ) -> Manifest:
     """The portfolio of ``built`` in ``folder``, which holds none; ``facts`` say where it comes from.
+
+    ``example`` are shapes of inputs to measure it on.
 
     Raises
     ------
@@ -33,12 +41,12 @@ def publish(
     entries = [Entry(b.name, model_at(b.model), b.accuracy, b.density, b.facts) for b in built]
     with writing(folder, name) as store:
         tell("pack", f"{len(entries)} variants")
-        store.add(entries, facts)
+        store.add(entries, facts, example)
         return committed(store, tell)
 
 
-def committed(store: Store, tell: Progress) -> Manifest:
-    """What ``store`` holds, measured on this machine, with needless variants marked, made true."""
+def committed(store: Store, tell: Progress, threads: int | None = None) -> Manifest:
+    """What ``store`` holds, measured on this machine with ``threads``, with needless variants marked, made true."""
     store.prepare()
-    store.revise(lambda manifest: marked(measured(manifest, tell=lambda what: tell("measure", what))))
+    store.revise(lambda manifest: marked(measured(manifest, threads=threads, tell=lambda what: tell("measure", what))))
     return store.commit()

@@ -7,6 +7,8 @@ The models are those that were compiled, whole; Triton prepares them for its own
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
 import shutil
@@ -62,7 +64,8 @@ def export(manifest: Manifest, repository: str | Path) -> list[str]:
 
 def config(manifest: Manifest, versions: Sequence[str]) -> str:
     """The text of ``config.pbtxt``."""
-    batched = all(_is_batched(i, manifest.inputs[0]) for i in (*manifest.inputs, *manifest.outputs))
+    tensors = (*manifest.inputs, *manifest.outputs)
+    batched = all(_is_batched(item, tensors[0]) for item in tensors)
     lines = [
         f'name: "{manifest.name}"',
         'backend: "onnxruntime"',
@@ -84,7 +87,7 @@ def _tensor(kind: str, item: Input, batched: bool) -> Iterator[str]:
     """Triton wants an axis at least: what has none is read as one of size 1."""
     dims = [d if isinstance(d, int) else -1 for d in item.shape[batched:]]
     shape = f" dims: {dims or [1]}" + ("" if dims else " reshape { shape: [ ] }")
-    yield f'{kind} {{ name: "{item.name}" data_type: {_type(item)}{shape} }}'
+    yield f"{kind} {{ name: {json.dumps(item.name)} data_type: {_type(item)}{shape} }}"
 
 
 def _is_batched(item: Input, first: Input) -> bool:
@@ -99,7 +102,8 @@ def _type(item: Input) -> str:
     return _TYPES[name]
 
 
-def _worth(variant: Variant) -> tuple[float, float]:
-    """The most accurate comes last, of those the fastest; where nobody measured it, the largest."""
-    accuracy = variant.accuracy if variant.accuracy is not None else float(variant.params)
-    return (accuracy, -(variant.latency_ms or 0.0))
+def _worth(variant: Variant) -> tuple[bool, float, float]:
+    """The most accurate comes last, of those the fastest; first those that nobody measured, the smallest first."""
+    slow = math.inf if variant.latency_ms is None else variant.latency_ms
+    known = variant.accuracy is not None
+    return (known, float(variant.params) if variant.accuracy is None else variant.accuracy, -slow)

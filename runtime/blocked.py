@@ -9,8 +9,7 @@ at :func:`through_blocks`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,9 @@ from .session import Array
 SIZES = (8, 16)
 """Channels of a block: without and with AVX-512."""
 
-_MARK = "prunec.blocked "
+_BLOCKS = "/blocks"
+_OLDEST_IR, _OLDEST_OPSET = 4, 10
+"""Of models that read blocks: initialisers are no inputs, and Slice takes its bounds as inputs."""
 
 
 @dataclass(frozen=True)
@@ -65,42 +66,58 @@ class Blocks:
         return np.ascontiguousarray(blocks.transpose(self.back).reshape(self.padded, i, h, w)[:o])
 
 
-def through_blocks(model: onnx.ModelProto, is_stored: Callable[[bytes], bool]) -> onnx.ModelProto:
-    """``model``, in which weights of convolutions whose blocks are stored are read from these."""
-    convolved = {n.input[1] for n in model.graph.node if n.op_type == "Conv"}
-    found = {}
+def through_blocks(
+    model: onnx.ModelProto, is_stored: Callable[[bytes], bool]
+) -> tuple[onnx.ModelProto, dict[str, Blocks]]:
+    """``model``, in which weights of convolutions whose blocks are stored are read from these; and which those are."""
+    if not _can_read_blocks(model):
+        return model, {}
+    taken = {v.name for v in (*model.graph.input, *model.graph.output, *model.graph.value_info)}
+    taken |= {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+    taken |= {t.name for t in model.graph.initializer}
+    shown = {v.name for v in (*model.graph.input, *model.graph.output)}
+    convolved = {n.input[1] for n in model.graph.node if n.op_type == "Conv" and len(n.input) > 1} - shown
+    found, made = dict[str, Blocks](), dict[str, Array]()
     for tensor in model.graph.initializer:
-        if tensor.name in convolved and len(tensor.dims) == 4 and len(tensor.raw_data) >= SMALL_BYTES:
+        fits = len(tensor.dims) == 4 and len(tensor.raw_data) >= SMALL_BYTES
+        if tensor.name in convolved and fits and not _names(tensor.name) & taken:
             weight = numpy_helper.to_array(tensor)
             for blocks in _possible(weight):
-                made = blocks.made(weight)
-                if is_stored(made.tobytes()):
-                    found[tensor.name] = (blocks, made)
+                held = blocks.made(weight)
+                if is_stored(held.tobytes()):
+                    found[tensor.name], made[tensor.name] = blocks, held
                     break
-    return _rewritten(model, found) if found else model
+    return (_rewritten(model, found, made) if found else model), found
 
 
-def without_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What :func:`through_blocks` began with, its tensors loaded."""
-    marked = {t.name: t for t in model.graph.initializer if t.doc_string.startswith(_MARK)}
-    if not marked:
+def without_blocks(model: onnx.ModelProto, found: Mapping[str, Blocks]) -> onnx.ModelProto:
+    """What :func:`through_blocks` began with, its tensors loaded; ``found`` is what it gave beside the model."""
+    if not found:
         return model
-    plain, gone = onnx.ModelProto(), set[str]()
+    plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    del plain.graph.initializer[:]
+    gone = {name for weight in found for name in _names(weight)}
+    del plain.graph.initializer[:], plain.graph.node[:]
     for tensor in model.graph.initializer:
-        if tensor.name in marked:
-            said = json.loads(tensor.doc_string.removeprefix(_MARK))
-            blocks = Blocks(tuple(said["shape"]), said["size"], said["both"])
-            weight = blocks.undone(numpy_helper.to_array(tensor))
-            plain.graph.initializer.append(numpy_helper.from_array(weight, said["name"]))
-            gone |= {*said["nodes"]}
-        elif not tensor.doc_string.startswith(_MARK.strip()):
+        weight = tensor.name.removesuffix(_BLOCKS)
+        if tensor.name not in gone:
             plain.graph.initializer.append(tensor)
-    nodes = [n for n in model.graph.node if n.name not in gone]
-    del plain.graph.node[:]
-    plain.graph.node.extend(nodes)
+        elif tensor.name.endswith(_BLOCKS):
+            undone = found[weight].undone(numpy_helper.to_array(tensor))
+            plain.graph.initializer.append(numpy_helper.from_array(undone, weight))
+    plain.graph.node.extend(n for n in model.graph.node if n.name not in gone)
     return plain
+
+
+def _can_read_blocks(model: onnx.ModelProto) -> bool:
+    """Whether its opset has what blocks are read by, and initialisers need not be inputs."""
+    opsets = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    return model.ir_version >= _OLDEST_IR and bool(opsets) and opsets[0] >= _OLDEST_OPSET
+
+
+def _names(weight: str) -> set[str]:
+    """Names that reading a weight from blocks takes, of nodes and values."""
+    return {f"{weight}/{part}" for part in "blocks turned padded turn join cut shape first end axis".split()}
 
 
 def _possible(weight: Array) -> Iterator[Blocks]:
@@ -111,13 +128,13 @@ def _possible(weight: Array) -> Iterator[Blocks]:
         yield Blocks((o, i, h, w), size, False)
 
 
-def _rewritten(model: onnx.ModelProto, found: dict[str, tuple[Blocks, Array]]) -> onnx.ModelProto:
+def _rewritten(model: onnx.ModelProto, found: Mapping[str, Blocks], made: Mapping[str, Array]) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     tensors = [t for t in changed.graph.initializer if t.name not in found]
     nodes: list[NodeProto] = []
-    for name, (blocks, made) in found.items():
-        more, constants = _reading(name, blocks, made)
+    for name, blocks in found.items():
+        more, constants = _reading(name, blocks, made[name])
         nodes += more
         tensors += constants
     nodes += changed.graph.node
@@ -129,7 +146,7 @@ def _rewritten(model: onnx.ModelProto, found: dict[str, tuple[Blocks, Array]]) -
 
 def _reading(name: str, blocks: Blocks, made: Array) -> tuple[list[NodeProto], list[TensorProto]]:
     """Nodes that give the weight ``name`` from its blocks, and their constants."""
-    inner = [f"{name}/blocks", f"{name}/turned", f"{name}/padded"]
+    inner = [f"{name}{_BLOCKS}", f"{name}/turned", f"{name}/padded"]
     o, i, h, w = blocks.shape
     cut = blocks.padded != o
     nodes = [
@@ -142,11 +159,4 @@ def _reading(name: str, blocks: Blocks, made: Array) -> tuple[list[NodeProto], l
         nodes.append(helper.make_node("Slice", [inner[2], *ends], [name], f"{name}/cut"))
         constants |= {"first": [0], "end": [o], "axis": [0]}
     held = numpy_helper.from_array(made.reshape(blocks.dims), inner[0])
-    said = {
-        "name": name, "shape": blocks.shape, "size": blocks.size, "both": blocks.both, "nodes": [n.name for n in nodes]
-    }  # fmt: skip
-    held.doc_string = _MARK + json.dumps(said)
-    small = [numpy_helper.from_array(np.array(v, np.int64), f"{name}/{k}") for k, v in constants.items()]
-    for tensor in small:
-        tensor.doc_string = _MARK.strip()
-    return nodes, [held, *small]
+    return nodes, [held, *(numpy_helper.from_array(np.array(v, np.int64), f"{name}/{k}") for k, v in constants.items())]

@@ -1,7 +1,7 @@
 """The guard of a portfolio that is open: its tensors are mapped from a file, so that who changes the file changes them.
 
-The file's size and time of change are asked before each run, which costs a microsecond; where they are others than when
-the tensors were checked, they are checked again.  So a damaged weight is an error and never a wrong answer.
+The file's size and times of change are asked before and after each run, which costs microseconds; where they are others
+than when the tensors were checked, they are checked again.  So a damaged weight is an error and never a wrong answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 
 from ..ir.errors import ModelError
-from .pack import AGAIN, Pack
+from .pack import AGAIN, Pack, opened_plainly
 
 
 class Guard:
@@ -27,10 +27,10 @@ class Guard:
         self._pack, self._names = pack, set(names)
         self._lock = threading.Lock()
         try:
-            self._file = pack.path.open("rb")
+            self._file = opened_plainly(pack.path)
         except OSError as error:
             raise ModelError(f"cannot read {pack.path}: {error.strerror or error}", hint=AGAIN) from error
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         try:
             self.check()
         except ModelError:
@@ -47,10 +47,22 @@ class Guard:
                 self._pack.check(self._names, self._file)
                 self._seen = stamp
 
+    def check_name(self) -> None:
+        """Raise :class:`ModelError` where the name of the file stands for another one by now."""
+        try:
+            same = os.path.samestat(self._pack.path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            same = False
+        if not same:
+            raise ModelError(
+                f"{self._pack.path} is not the file any more that it was when the portfolio was opened",
+                hint="another process replaced it: open the portfolio again", path=str(self._pack.path),
+            )  # fmt: skip
+
     def close(self) -> None:
         """Watch no longer."""
         self._file.close()
 
-    def _stamp(self) -> tuple[int, int]:
+    def _stamp(self) -> tuple[int, ...]:
         found = os.fstat(self._file.fileno())
-        return found.st_size, found.st_mtime_ns
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns

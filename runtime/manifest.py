@@ -25,8 +25,12 @@ from .variant import Variant
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+UNFINISHED = ".build"
+"""The folder inside of a portfolio's that holds what is finished of a build."""
+
 _PORTFOLIO = "give the folder that `prunec portfolio build` wrote"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PACK = re.compile(r"pack-[0-9]{1,9}\.bin")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -110,7 +114,11 @@ class Manifest:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ModelError(f"{folder} is no portfolio: it has no {MANIFEST}", hint=_PORTFOLIO) from error
+            begun = (folder / UNFINISHED).is_dir()
+            raise ModelError(
+                f"{folder} is no portfolio{' yet' if begun else ''}: it has no {MANIFEST}",
+                hint="its build broke off: the same command goes on from there" if begun else _PORTFOLIO,
+            ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read: {error}", hint=_PORTFOLIO) from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
@@ -119,30 +127,34 @@ class Manifest:
             raise ModelError(f"{path} was changed since it was written", hint="build the portfolio again")
         try:
             return cls._of(folder, found)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelError(f"{path} is no manifest: {type(error).__name__}: {error}", hint=_PORTFOLIO) from error
 
     @classmethod
     def _of(cls, folder: Path, found: dict[str, Any]) -> Manifest:
         places = {_matching(_SHA, n): Place(int(o), int(k)) for n, (o, k) in found["pack"]["tensors"].items()}
-        if any(p.offset < 0 or p.length < 0 for p in places.values()):
-            raise ValueError("a tensor before the start of the pack")
+        if any(p.offset < 0 or p.length < 0 or p.end >= 1 << 62 for p in places.values()):
+            raise ValueError("a tensor that lies in no file")
         variants = {}
         for item in found["variants"]:
             name = checked_name(item.pop("name"))
+            if name in variants:
+                raise ValueError(f"two variants are named {name}")
             variants[name] = variant = Variant.from_dict(name, item)
             for stored in variant.files:
                 _matching(_FILE, stored.file)
                 if not places.keys() >= set(stored.tensors):
                     raise ValueError(f"variant {name} points to tensors that are not there")
+        if not variants:
+            raise ValueError("there is no variant")
         return cls(
             name=checked_name(found["name"]),
             inputs=tuple(map(_read_input, found["inputs"])),
             outputs=tuple(map(_read_input, found["outputs"])),
-            pack=Pack(folder / _matching(_FILE, found["pack"]["file"]), places),
+            pack=Pack(folder / _matching(_PACK, found["pack"]["file"]), places),
             variants=variants,
-            example={k: tuple(v) for k, v in found["example"].items()},
-            facts=found["facts"],
+            example={str(k): _sizes(v) for k, v in found["example"].items()},
+            facts=dict(found["facts"]),
         )
 
 
@@ -168,6 +180,12 @@ def _matching(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
+def _sizes(found: Any) -> tuple[int, ...]:
+    if not all(isinstance(d, int) and 0 <= d < 1 << 24 for d in found):
+        raise ValueError(f"{found} is no shape")
+    return tuple(found)
+
+
 def _digest(found: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
@@ -177,6 +195,8 @@ def _input(item: Input) -> dict[str, Any]:
 
 
 def _read_input(found: Mapping[str, Any]) -> Input:
+    if not all(d is None or isinstance(d, str) or (isinstance(d, int) and d >= 0) for d in found["shape"]):
+        raise ValueError(f"{found['shape']} is no shape")
     return Input(str(found["name"]), _dtype(found["dtype"]), tuple(found["shape"]))
 
 

@@ -53,9 +53,10 @@ def measured(
     Raises
     ------
     ModelError
-        A variant does not run.
+        A variant does not run, or its tensors are not those that were stored.
     """
     folder = manifest.pack.path.parent
+    manifest.pack.check({t for v in manifest.variants.values() for t in v.prepared[machine()].tensors})
     feeds = example(manifest)
     tell("latency")
     chosen = {name: _prepacking(folder, variant, feeds, threads) for name, variant in manifest.variants.items()}
@@ -119,14 +120,16 @@ def _in_turns(sessions: Mapping[K, Opened], feeds: Mapping[str, Array], budget_s
 def _memory(folder: Path, own: Prepared, manifest: Manifest) -> int:
     """Private bytes that a session of one's own takes, after a run."""
     shapes = [f"{name}={'x'.join(map(str, array.shape))}" for name, array in example(manifest).items()]
-    done = subprocess.run(
-        [sys.executable, "-P", str(_WORKER), str(folder / own.file), str(int(own.prepack)), *shapes],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True, text=True, check=False, timeout=_WORKER_S,
-    )  # fmt: skip
+    told = "see that this Python can start processes that import prunec"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(_WORKER), str(folder / own.file), str(int(own.prepack)), *shapes],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True, text=True, check=False, timeout=_WORKER_S,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentProblem(f"measuring memory in another process failed: {error}", hint=told) from error
     if done.returncode or not done.stdout.strip().isdigit():
-        raise EnvironmentProblem(
-            f"the process that measures memory failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",
-            hint="see that this Python can start processes that import prunec",
-        )
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EnvironmentProblem(f"the process that measures memory failed: {last}", hint=told)
     return int(done.stdout)

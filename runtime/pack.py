@@ -13,7 +13,7 @@ import mmap
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -82,11 +82,17 @@ class Pack:
                     if hashlib.sha256(view[place.offset : place.end]).hexdigest() != name:
                         raise self._damaged(name)
 
+    def trim(self) -> None:
+        """Cut off what the index does not know: left by a change that did not become true."""
+        with suppress(OSError), opened_plainly(self.path, os.O_RDWR) as file:
+            if os.fstat(file.fileno()).st_size > self.end:
+                file.truncate(self.end)
+
     @contextmanager
     def writing(self) -> Iterator[Writing]:
         """More tensors for this pack; they are on disk at the end, and :attr:`Writing.pack` knows them."""
         try:
-            with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
+            with opened_plainly(self.path, os.O_RDWR | os.O_CREAT) as file:
                 writing = Writing(self, file)
                 yield writing
                 file.flush()
@@ -99,7 +105,7 @@ class Pack:
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
         try:
-            with self.path.open("rb") as file:
+            with opened_plainly(self.path) as file:
                 yield file
         except OSError as error:
             raise ModelError(f"cannot read {self.path}: {error.strerror or error}", hint=AGAIN) from error
@@ -110,6 +116,12 @@ class Pack:
             f"{self.path}: the bytes from {place.offset} to {place.end} are not those that were stored",
             hint=AGAIN, path=str(self.path), tensor=name,
         )  # fmt: skip
+
+
+def opened_plainly(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """The file at ``path`` and no other: a link, which may lead anywhere, is an :class:`OSError`."""
+    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
+    return open(handle, "rb" if flags == os.O_RDONLY else "r+b")
 
 
 class Writing:

@@ -7,6 +7,7 @@ It returns a name and a reason; when to follow it is the controller's affair (``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,13 @@ class Objective:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.p95_ms is not None and not self.p95_ms > 0:
+        if self.accuracy is not None and not math.isfinite(self.accuracy):
+            raise UsageError(f"an accuracy of {self.accuracy} is none", hint="give a number")
+        if self.free_bytes < 0:
+            raise UsageError(f"free_bytes cannot be {self.free_bytes}", hint="0 or more")
+        if self.workers < 1:
+            raise UsageError(f"workers cannot be {self.workers}", hint="1 or more")
+        if self.p95_ms is not None and not 0 < self.p95_ms < math.inf:
             raise UsageError(f"an objective of {self.p95_ms} ms cannot be met", hint="give milliseconds above 0")
         if not 0 <= self.battery <= 1:
             raise UsageError(f"battery cannot be {self.battery}", hint="a share, in [0, 1]")
@@ -109,7 +116,8 @@ def most_accurate_in_time(
 
     A user's signal comes first, then memory and battery.  A variant slower than the current one has to leave room.
     """
-    allowed = [c for c in candidates if objective.accuracy is None or (c.accuracy or 0.0) >= objective.accuracy]
+    least = -math.inf if objective.accuracy is None else objective.accuracy
+    allowed = [c for c in candidates if (-math.inf if c.accuracy is None else c.accuracy) >= least]
     allowed = allowed or [max(candidates, key=_worth)]
     pressed = _signalled(conditions, candidates, allowed) or _pressed(conditions, allowed, objective)
     if pressed is not None:
@@ -162,6 +170,6 @@ def _pressed(conditions: Conditions, allowed: Sequence[Candidate], objective: Ob
 
 def _worth(candidate: Candidate) -> tuple[float, float, int]:
     """More is better: accuracy, then speed; where no accuracy is known, the place in the portfolio."""
-    if candidate.accuracy is None:
-        return (0.0, 0.0, -candidate.rank)
+    if candidate.accuracy is None:  # below any that is known
+        return (-math.inf, 0.0, -candidate.rank)
     return (candidate.accuracy, -candidate.run_ms, -candidate.rank)

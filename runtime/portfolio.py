@@ -12,17 +12,18 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..ir.errors import EnvironmentProblem, ModelError, UsageError
+from ..ir.errors import EnvironmentProblem, ModelError, UsageError, VerificationError
 from .feeds import checked
 from .guard import Guard
 from .manifest import Manifest
 from .opened import Answer, Opened
 from .prepare import machine
+from .residents import Residents
 from .session import Array, random_feeds
 from .store import slim_bytes, writing
 from .variant import Prepared, Stored, Variant
@@ -67,15 +68,14 @@ class Portfolio:
         self.folder, self.manifest, self._guard = folder, manifest, guard
         self.name, self.inputs, self.outputs = manifest.name, manifest.inputs, manifest.outputs
         self.variants: Mapping[str, Variant] = manifest.variants
-        self.memory_bytes = memory_bytes
         self.timings: dict[str, deque[tuple[float, float]]] = {n: deque(maxlen=_KEPT) for n in self.variants}
         self.switches: deque[Switch] = deque(maxlen=_KEPT)
         self.switched: Counter[tuple[str, str]] = Counter()
         self.notes: list[str] = []
         self._threads = threads
-        self._opened: dict[str, Opened] = {}  # those used last at the end
-        self._loading, self._swapping = threading.RLock(), threading.Lock()
-        self._active: Opened | None = None
+        self._models = {n: slim_bytes(folder, chosen(v)) for n, v in self.variants.items()}
+        self._residents = Residents(self._load, self.holds, memory_bytes)
+        self._counting = threading.Lock()
 
     @classmethod
     def open(
@@ -119,13 +119,24 @@ class Portfolio:
             if value is not None and value < 1:
                 raise UsageError(f"opening a portfolio: {option} cannot be {value}", hint="1 or more, or None")
         path = Path(folder)
-        note = _made_ready(path)
-        found = cls(path, *_guarded(path), threads, memory_bytes)
-        if note:
+        notes = _made_ready(path)
+        found = _steady(path, lambda: cls._begun(path, variant, sessions, memory_bytes, threads))
+        for note in (*notes, *found._unmeasured()):
             found._note(note)
-        found.switch(variant or found.best, why="first")
-        if sessions == "resident":
-            found._open_all()
+        return found
+
+    @classmethod
+    def _begun(
+        cls, folder: Path, variant: str | None, sessions: Sessions, memory_bytes: int | None, threads: int | None
+    ) -> Portfolio:
+        """The portfolio as the manifest has it at this moment, with the first variants open."""
+        manifest = Manifest.read(folder)
+        used = [chosen(v) for v in manifest.variants.values()]
+        guard = Guard(manifest.pack, {t for stored in used for t in stored.tensors})
+        found = cls(folder, manifest, guard, threads, memory_bytes)
+        found._residents.activate(variant or found.best)
+        for name in found.variants if sessions == "resident" else ():
+            found._residents.open_if_it_fits(name)
         return found
 
     @property
@@ -145,12 +156,12 @@ class Portfolio:
     @property
     def active(self) -> str:
         """The variant that answers."""
-        return self._current.name
+        return self._residents.active.name
 
     @property
     def resident(self) -> tuple[str, ...]:
         """The variants that are open; those that were used last stand last."""
-        return tuple(self._opened)
+        return self._residents.names
 
     def run(self, inputs: Any, outputs: Sequence[str] | None = None, *, variant: str | None = None) -> Answer:
         """Outputs by name for ``inputs``: a mapping by name, one array, or a sequence in the order of the inputs.
@@ -166,15 +177,20 @@ class Portfolio:
             The model does not run on them.
         """
         feeds = checked(inputs, self.inputs)
-        for name in outputs or ():
+        self.check_outputs(outputs or ())
+        self._guard.check()
+        opened = self._residents.active if variant is None else self._residents.get(self.manifest[variant].name)
+        answer = opened.run(feeds, outputs)
+        self._guard.check()  # what was read in between was what was stored
+        self.timings[opened.name].append((time.monotonic(), answer.seconds))
+        return answer
+
+    def check_outputs(self, names: Sequence[str]) -> None:
+        """Raise :class:`UsageError` for an output that the model does not have."""
+        for name in names:
             if name not in {o.name for o in self.outputs}:
                 hint = f"outputs: {', '.join(o.name for o in self.outputs)}"
                 raise UsageError(f"the model has no output {name!r}", hint=hint, output=name)
-        self._guard.check()
-        opened = self._current if variant is None else self._get(variant)
-        answer = opened.run(feeds, outputs)
-        self.timings[opened.name].append((time.monotonic(), answer.seconds))
-        return answer
 
     def switch(self, name: str, *, why: str = "asked for", warm: bool = True) -> Switch:
         """Make ``name`` the variant that answers; one that is not open is opened first.
@@ -189,108 +205,66 @@ class Portfolio:
             It was damaged since the portfolio was opened, or ONNX Runtime cannot load it.
         """
         start = time.perf_counter()
-        opened = self._get(name, warm=warm)
-        with self._swapping:
-            before, self._active = self._active or opened, opened
-            done = Switch(time.time(), before.name, name, time.perf_counter() - start, why)
-            if before.name != name:
+        before = self._residents.activate(self.manifest[name].name, warm=warm)
+        done = Switch(time.time(), before, name, time.perf_counter() - start, why)
+        if before != name:
+            with self._counting:
                 self.switches.append(done)
-                self.switched[before.name, name] += 1
-        if before.name != name:
-            log.info("switched from %s to %s: %s", before.name, name, why)
+                self.switched[before, name] += 1
+            log.info("switched from %s to %s: %s", before, name, why)
         return done
 
     def evict(self, name: str) -> bool:
-        """Close a variant that does not answer; False where it does, or is not open.  Runs that are on it end first."""
-        with self._loading:
-            if name == self.active:
-                return False
-            return self._opened.pop(name, None) is not None
+        """Close a variant that does not answer; False where it does, or is not open.
+
+        Runs that are on it go on, and its memory goes with the last of them.
+        """
+        return self._residents.close(name)
 
     def holds(self, name: str) -> int:
-        """Private bytes that a variant takes when it is open, by what was measured; 0 where nothing was."""
-        return self.manifest[name].memory_bytes or 0
+        """Private bytes that a variant takes when it is open: what was measured on this machine, else on another.
+
+        Where nobody measured it they are its whole size, which is more.
+        """
+        measured = self.manifest[name].here(machine()).memory_bytes
+        return self.manifest[name].size_bytes if measured is None else measured
 
     def fits(self, name: str) -> bool:
         """Whether a variant can be open at all within the budget of memory."""
-        return self.memory_bytes is None or self.holds(name) <= self.memory_bytes
+        return self._residents.fits(name)
 
-    @property
-    def _current(self) -> Opened:
-        assert self._active is not None
-        return self._active
+    def close(self) -> None:
+        """Watch the files no longer; what runs goes on."""
+        self._guard.close()
 
-    def _get(self, name: str, *, warm: bool = False) -> Opened:
-        """An open variant; ``warm``: one that had to be opened has been run."""
-        opened = self._opened.get(name)
-        if opened is None:
-            with self._loading:
-                opened = self._opened.get(name) or self._loaded(self.manifest[name], warm)
-                self._opened[name] = opened
-        self._used(opened)
-        return opened
+    def __enter__(self) -> Portfolio:
+        return self
 
-    def _loaded(self, variant: Variant, warm: bool) -> Opened:
-        self._make_room(variant.name)
-        try:
-            opened = self._load(variant)
-            if warm:
-                opened.run(example(self.manifest))
-        except ModelError:
-            if self._active is not None:  # it goes on answering, also where it was to make room
-                self._opened[self._active.name] = self._active
-            raise
-        return opened
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
-    def _used(self, opened: Opened) -> None:
-        """``opened`` was used last; where another thread is at work on the variants, that is not waited for."""
-        known = self._opened.get(opened.name) is opened
-        if self._loading.acquire(blocking=not known):  # one that was closed meanwhile is open again
-            try:
-                self._opened.pop(opened.name, None)
-                self._opened[opened.name] = opened
-            finally:
-                self._loading.release()
-
-    def _make_room(self, name: str) -> None:
-        """Close variants, the one unused for longest first, until ``name`` fits into the budget."""
-        if self.memory_bytes is None:
-            return
-        if not self.fits(name):
-            raise UsageError(
-                f"variant {name} takes {self.holds(name):,} bytes, and {self.memory_bytes:,} are allowed",
-                hint="allow more, or choose a smaller variant", name=name,
-            )  # fmt: skip
-        for other in list(self._opened):
-            if sum(map(self.holds, self._opened)) + self.holds(name) <= self.memory_bytes:
-                return
-            if self._active is None or other != self._active.name:
-                del self._opened[other]
-        if self._active is not None and sum(map(self.holds, self._opened)) + self.holds(name) > self.memory_bytes:
-            self._opened.pop(self._active.name, None)  # it goes once the other answers
-
-    def _load(self, variant: Variant) -> Opened:
-        stored = chosen(variant)
-        own = isinstance(stored, Prepared)
-        self._guard.check()
-        return Opened(
-            variant.name, slim_bytes(self.folder, stored), self.folder, self._threads,
-            prepared=own, prepack=stored.prepack if isinstance(stored, Prepared) else True,
+    def _load(self, name: str, warm: bool) -> Opened:
+        """A session of a variant, whose tensors are those that were checked."""
+        stored = chosen(self.variants[name])
+        prepack = stored.prepack if isinstance(stored, Prepared) else True
+        self._guard.check_name()
+        opened = Opened(
+            name, self._models[name], self.folder, self._threads,
+            prepared=isinstance(stored, Prepared), prepack=prepack,
         )  # fmt: skip
+        self._guard.check_name()
+        self._guard.check()
+        if warm:
+            opened.run(example(self.manifest))
+        return opened
+
+    def _unmeasured(self) -> Iterator[str]:
+        if any(v.here(machine()).memory_bytes is None for v in self.variants.values()):
+            yield "variants were not measured: `prunec portfolio measure` does that"
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
         log.warning("portfolio %s: %s", self.folder, text)
-
-    def _open_all(self) -> None:
-        for name in self.variants:
-            if name in self._opened:
-                continue
-            if self.memory_bytes is not None:
-                taken = sum(map(self.holds, self._opened))
-                if taken + self.holds(name) > self.memory_bytes:
-                    continue
-            self._get(name, warm=True)
 
 
 def example(manifest: Manifest, batch: int = 1) -> dict[str, Array]:
@@ -298,20 +272,20 @@ def example(manifest: Manifest, batch: int = 1) -> dict[str, Array]:
     return random_feeds(manifest.inputs, batch=batch, sizes=manifest.example)
 
 
-def _made_ready(folder: Path) -> str:
-    """See that all variants are prepared for this machine; where the folder cannot be written, do without.
+def _made_ready(folder: Path) -> list[str]:
+    """See that all variants are prepared for this machine; where that cannot be, do without.
 
     Returns what is worth a word.
     """
     if all(machine() in v.prepared for v in Manifest.read(folder).variants.values()):
-        return ""
+        return []
     try:
         with writing(folder) as store:
             store.prepare()
             store.commit()
-        return "it was prepared for another machine, and now is for this one too; latencies are the other's"
-    except EnvironmentProblem as error:
-        return f"it cannot be prepared for this machine, and takes more time and memory: {error.message}"
+        return ["it was prepared for another kind of machine, and now is for this one too; latencies are the other's"]
+    except (EnvironmentProblem, VerificationError) as error:
+        return [f"it cannot be prepared for this machine, and takes more time and memory: {error.message}"]
 
 
 def chosen(variant: Variant) -> Stored:
@@ -319,18 +293,13 @@ def chosen(variant: Variant) -> Stored:
     return variant.prepared.get(machine(), variant.stored)
 
 
-def _guarded(folder: Path) -> tuple[Manifest, Guard]:
-    """The manifest, and all that it names checked; read again where another process replaced it meanwhile."""
-    manifest = Manifest.read(folder)
+def _steady(folder: Path, open_it: Callable[[], Portfolio]) -> Portfolio:
+    """What ``open_it`` gives; once more where another process replaced the portfolio meanwhile."""
     for _ in range(_RACES):
+        files = Manifest.read(folder).files
         try:
-            variants = [chosen(v) for v in manifest.variants.values()]
-            for stored in variants:
-                slim_bytes(folder, stored)
-            return manifest, Guard(manifest.pack, {t for s in variants for t in s.tensors})
+            return open_it()
         except ModelError:
-            now = Manifest.read(folder)
-            if now.files == manifest.files:
+            if Manifest.read(folder).files == files:
                 raise
-            manifest = now
     raise ModelError(f"{folder} is being changed all the time", hint="wait until that ends, and open it again")

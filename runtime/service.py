@@ -23,6 +23,8 @@ from .portfolio import Portfolio
 from .switcher import Controller
 
 log = logging.getLogger("prunec.service")
+_IDLE_S = 0.05
+"""How soon a worker that has nothing to do sees that the service ends."""
 
 
 class Busy(EnvironmentProblem):
@@ -71,7 +73,7 @@ class Service:
             if value < 1:
                 raise UsageError(f"a service with {name}={value} answers nobody", hint="1 or more")
         self.portfolio, self.controller = portfolio, controller
-        self._queue: queue.Queue[_Request | None] = queue.Queue(most_waiting)
+        self._queue: queue.Queue[_Request] = queue.Queue(most_waiting)
         self._stopping = threading.Event()
         self._closed = threading.Lock()
         self._every_s = every_s
@@ -101,6 +103,7 @@ class Service:
             Inputs, a variant or an output that the portfolio does not have.
         """
         feeds = checked(inputs, self.portfolio.inputs)
+        self.portfolio.check_outputs(outputs or ())
         if variant is not None:
             self.portfolio.manifest[variant]
         request = _Request(feeds, outputs, variant, time.monotonic(), Future())
@@ -116,17 +119,16 @@ class Service:
         return request.future
 
     def stop(self, timeout_s: float = 30.0) -> bool:
-        """Take no more requests and answer those that wait; False where that was not done after ``timeout_s``."""
+        """Take no more requests and answer those that wait; False where that was not done after ``timeout_s``.
+
+        What is left then is answered all the same, as long as the program runs.
+        """
         with self._closed:
             self._stopping.set()
         until = time.monotonic() + timeout_s
-        for _ in self._workers:
-            try:
-                self._queue.put(None, timeout=max(until - time.monotonic(), 0.0))
-            except queue.Full:
-                break
         for thread in (*self._workers, self._looker):
-            thread.join(max(until - time.monotonic(), 0.0))
+            if thread is not threading.current_thread():
+                thread.join(max(until - time.monotonic(), 0.0))
         return not any(thread.is_alive() for thread in self._workers)
 
     def __enter__(self) -> Service:
@@ -136,23 +138,35 @@ class Service:
         self.stop()
 
     def _work(self) -> None:
-        while (request := self._queue.get()) is not None:
-            if not request.future.set_running_or_notify_cancel():
-                continue
+        while True:
             try:
-                answer = self.portfolio.run(request.inputs, request.outputs, variant=request.variant)
-            except BaseException as error:  # it belongs to the one who asked
-                request.future.set_exception(error)
+                request = self._queue.get(timeout=_IDLE_S)
+            except queue.Empty:
+                if self._stopping.is_set():
+                    return
                 continue
-            if self.controller is not None:
-                self.controller.answered(time.monotonic() - request.came)
-            request.future.set_result(answer)
-            del request, answer  # they are not to be held until the next one comes
+            self._answer(request)
+            del request  # it is not to be held until the next one comes
+
+    def _answer(self, request: _Request) -> None:
+        if not request.future.set_running_or_notify_cancel():
+            return
+        try:
+            answer = self.portfolio.run(request.inputs, request.outputs, variant=request.variant)
+        except BaseException as error:  # it belongs to the one who asked
+            request.future.set_exception(error)
+            return
+        if self.controller is not None:
+            self.controller.answered(time.monotonic() - request.came)
+        request.future.set_result(answer)
 
     def _look(self) -> None:
         """Let the controller look, again and again; what goes wrong in a policy or a sensor ends nothing else."""
+        said = ""
         while self.controller is not None and not self._stopping.wait(self._every_s):
             try:
                 self.controller.step(self.depth)
-            except Exception:
-                log.exception("the controller failed, and stays on %s", self.portfolio.active)
+            except Exception as error:
+                if repr(error) != said:  # once, and not at every look
+                    said = repr(error)
+                    log.exception("the controller failed, and stays on %s", self.portfolio.active)

@@ -21,14 +21,14 @@ from typing import Any, TypeVar
 import onnx
 from filelock import FileLock, Timeout
 
-from ..files import check_folder, write_whole
+from ..files import check_folder, file_digest, write_whole
 from ..ir.emit.onnx_external import Emitted, as_emitted, large_tensors, referring
 from ..ir.emit.onnx_stream import Pending
 from ..ir.errors import EnvironmentProblem, ModelError, UsageError
 from .blocked import through_blocks, without_blocks
 from .manifest import MANIFEST, Manifest, checked_name
-from .pack import AGAIN, Pack, Writing
-from .prepare import machine, prepared
+from .pack import AGAIN, Pack, Writing, opened_plainly
+from .prepare import check_same, machine, prepared
 from .session import Input, Session
 from .variant import Prepared, Stored, Variant
 
@@ -38,10 +38,10 @@ Kind = TypeVar("Kind", bound=Stored)
 
 _LOCK = ".lock"
 _LOCK_S = 60.0
-_OURS = re.compile(
-    r"pack-[0-9]+\.bin|[A-Za-z0-9][A-Za-z0-9._-]*-[0-9a-f]{12}\.onnx|\.[A-Za-z0-9._-]+\.[0-9a-f]{12}\.tmp"
-)
-"""Names that a portfolio gives its files, and those that are on their way to one."""
+_PACK = re.compile(r"pack-(\d{1,9})\.bin")
+_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*-([0-9a-f]{12})\.onnx")
+_UNDERWAY = re.compile(rf"\.(?:{MANIFEST}|{_MODEL.pattern})\.[0-9a-f]{{12}}\.tmp")
+"""Files on their way to a name of ours, left by a process that ended."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +62,17 @@ class Store:
         self.folder, self.manifest = folder, manifest
         self.name = manifest.name if manifest else checked_name(name)
         self._new: list[Path] = []
+        self._example: Mapping[str, tuple[int, ...]] = manifest.example if manifest else {}
 
-    def add(self, entries: Sequence[Entry], facts: Mapping[str, Any] | None = None) -> None:
+    def add(
+        self,
+        entries: Sequence[Entry],
+        facts: Mapping[str, Any] | None = None,
+        example: Sequence[tuple[int, ...]] = (),
+    ) -> None:
         """Put variants in, prepared for this machine; one of a name that is there takes its place.
+
+        ``example`` are the shapes of inputs, in their order, that a new portfolio is measured on.
 
         Raises
         ------
@@ -74,14 +82,17 @@ class Store:
             ONNX Runtime cannot run the model, or prepare it.
         """
         signature = self._signature(entries)
+        if self.manifest is None:
+            self._example = dict(zip((i.name for i in signature[0]), example))
         pack = self.manifest.pack if self.manifest else Pack(self.folder / "pack-1.bin", {})
         variants = dict(self.manifest.variants) if self.manifest else {}
         with pack.writing() as tensors:
             for entry in entries:
                 variants[entry.name] = self._variant(entry, tensors)
             pack = tensors.pack
-        held = self.manifest or Manifest(self.name, *signature, pack, {})
-        self.manifest = replace(held, pack=pack, variants=variants, facts={**held.facts, **(facts or {})})
+        held = self.manifest or Manifest(self.name, *signature, pack, {}, self._example)
+        largest_first = dict(sorted(variants.items(), key=lambda item: -item[1].params))
+        self.manifest = replace(held, pack=pack, variants=largest_first, facts={**held.facts, **(facts or {})})
 
     def remove(self, name: str) -> None:
         """Take a variant out; raises :class:`UsageError` for one that is not there, and for the last one."""
@@ -118,8 +129,7 @@ class Store:
         if not others:
             own = {n: {m: p for m, p in v.prepared.items() if m == machine()} for n, v in held.variants.items()}
             held = replace(held, variants={n: replace(v, prepared=own[n]) for n, v in held.variants.items()})
-        generation = int(held.pack.path.stem.partition("-")[2] or 0) + 1
-        path = self.folder / f"pack-{generation}.bin"
+        path = self.folder / f"pack-{generation(held.pack) + 1}.bin"
         path.unlink(missing_ok=True)  # of a process that ended in the middle
         self._new.append(path)
         with Pack(path, {}).writing() as tensors:
@@ -145,10 +155,14 @@ class Store:
         return held
 
     def discard(self) -> None:
-        """Take away what was written and not committed."""
+        """Take away what was written and not committed; what a manifest on disk names was."""
+        known = Manifest.read(self.folder) if (self.folder / MANIFEST).exists() else None
         for path in self._new:
-            path.unlink(missing_ok=True)
+            if known is None or path.name not in known.files:
+                path.unlink(missing_ok=True)
         self._new.clear()
+        if known is not None:
+            known.pack.trim()
 
     def _held(self) -> Manifest:
         if self.manifest is None:
@@ -160,6 +174,10 @@ class Store:
         known = (self.manifest.inputs, self.manifest.outputs) if self.manifest else None
         for entry in entries:
             checked_name(entry.name)
+            if entry.accuracy is not None and not math.isfinite(entry.accuracy):
+                raise UsageError(
+                    f"the accuracy of {entry.name} cannot be {entry.accuracy}", hint="give a number, or none"
+                )
             session = Session(as_emitted(entry.model), name=entry.name)
             found = session.inputs, session.declared_outputs
             if known is not None and found != known:
@@ -175,10 +193,9 @@ class Store:
     def _variant(self, entry: Entry, tensors: Writing) -> Variant:
         model = as_emitted(entry.model)
         own = self._prepared(model, entry.name, tensors)
-        portable = model if model.tensors else through_blocks(model.proto, tensors.has)
         return Variant(
             entry.name,
-            stored=self._stored(portable, entry.name, tensors),
+            stored=self._portable(model, entry.name, tensors),
             size_bytes=model.size_bytes(),
             params=sum(math.prod(t.dims) for t in model.graph.initializer),
             accuracy=entry.accuracy,
@@ -187,8 +204,17 @@ class Store:
             facts=entry.facts,
         )
 
+    def _portable(self, model: Emitted, name: str, tensors: Writing) -> Stored:
+        """The model as it was given, reading what the prepared one holds where that is the same."""
+        if model.tensors:
+            return self._stored(model, name, tensors)
+        portable, blocks = through_blocks(model.proto, tensors.has)
+        if blocks:
+            check_same(model, portable, name, self._example)
+        return replace(self._stored(portable, name, tensors), blocks=blocks)
+
     def _prepared(self, model: Model, name: str, tensors: Writing) -> Prepared:
-        made = self._stored(prepared(model, name), f"{name}.{machine()[-10:]}", tensors)
+        made = self._stored(prepared(model, name, self._example), f"{name}.{machine()[-10:]}", tensors)
         return Prepared(made.file, made.sha256, made.tensors)
 
     def _stored(self, model: Model, stem: str, tensors: Writing) -> Stored:
@@ -240,18 +266,31 @@ def writing(folder: str | Path, name: str = "") -> Iterator[Store]:
     path = Path(folder)
     check_folder(path)
     path.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        manifest = Manifest.read(path) if (path / MANIFEST).exists() else None
+        store = Store(path, manifest, name or fitting_name(path.resolve().name))
+        try:
+            yield store
+        finally:
+            store.discard()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process changes the folder meanwhile."""
+    lock = FileLock(folder / _LOCK, timeout=_LOCK_S)
     try:
-        with FileLock(path / _LOCK, timeout=_LOCK_S):
-            manifest = Manifest.read(path) if (path / MANIFEST).exists() else None
-            store = Store(path, manifest, name or fitting_name(path.resolve().name))
-            try:
-                yield store
-            finally:
-                store.discard()
+        lock.acquire()
     except Timeout as error:
+        raise EnvironmentProblem(f"another process is changing {folder}", hint="wait until it has ended") from error
+    except OSError as error:
         raise EnvironmentProblem(
-            f"another process is changing {path}", hint=f"wait for it; if there is none, remove {path / _LOCK}"
+            f"cannot lock {folder}: {error.strerror or error}", hint=f"see what {folder / _LOCK} is, and remove it"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def fitting_name(text: str) -> str:
@@ -263,7 +302,8 @@ def slim_bytes(folder: Path, stored: Stored) -> bytes:
     """The bytes of a model without its tensors; raises :class:`ModelError` where they are not those stored."""
     path = folder / stored.file
     try:
-        data = path.read_bytes()
+        with opened_plainly(path) as file:
+            data = file.read()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}", hint=AGAIN, path=str(path)) from error
     if hashlib.sha256(data).hexdigest() != stored.sha256:
@@ -282,7 +322,7 @@ def whole(manifest: Manifest, name: str) -> onnx.ModelProto:
             tensor.raw_data = manifest.pack.read(known[int(found["offset"]), int(found["length"])])
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
-    return without_blocks(model)
+    return without_blocks(model, manifest[name].stored.blocks)
 
 
 def damage(folder: str | Path) -> list[str]:
@@ -293,24 +333,47 @@ def damage(folder: str | Path) -> list[str]:
     ModelError
         There is no manifest, or it is damaged itself.
     """
-    manifest = Manifest.read(Path(folder))
-    found = []
+    while True:
+        manifest = Manifest.read(Path(folder))
+        found = list(dict.fromkeys(_damage(Path(folder), manifest)))
+        if not found or Manifest.read(Path(folder)).files == manifest.files:
+            return found  # else another process has replaced it meanwhile
+
+
+def _damage(folder: Path, manifest: Manifest) -> Iterator[str]:
     for variant in manifest.variants.values():
         for stored in variant.files:
-            found += _wrong(variant.name, partial(slim_bytes, Path(folder), stored))
+            yield from _wrong(variant.name, partial(slim_bytes, folder, stored))
             for tensor in stored.tensors:
-                found += _wrong(variant.name, partial(manifest.pack.check, [tensor]))
-    return list(dict.fromkeys(found))
+                yield from _wrong(variant.name, partial(manifest.pack.check, [tensor]))
 
 
 def sweep(folder: Path, manifest: Manifest) -> list[str]:
-    """Take away files that look like a portfolio's and are not this one's; returns their names."""
-    gone = []
-    for path in folder.iterdir():
-        if _OURS.fullmatch(path.name) and path.name not in manifest.files:
-            path.unlink(missing_ok=True)
-            gone.append(path.name)
-    return gone
+    """Take away what this portfolio wrote and has no more; returns the names.
+
+    What others put there stays: a model of ours has the beginning of its SHA-256 in its name, a pack a number up to the
+    present one's and the next.
+    """
+    gone = [p for p in folder.iterdir() if p.name not in manifest.files and _is_ours(p, manifest)]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return [path.name for path in gone]
+
+
+def _is_ours(path: Path, manifest: Manifest) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    if found := _PACK.fullmatch(path.name):
+        return int(found[1]) <= generation(manifest.pack) + 1
+    if found := _MODEL.fullmatch(path.name):
+        return file_digest(path).startswith(found[1])
+    return bool(_UNDERWAY.fullmatch(path.name))
+
+
+def generation(pack: Pack) -> int:
+    """How many times the pack was written anew, and one."""
+    found = _PACK.fullmatch(pack.path.name)
+    return int(found[1]) if found else 0
 
 
 def _bytes(raw: bytes | Pending) -> bytes:

@@ -22,6 +22,8 @@ from ..ir.errors import PrunecError, UsageError
 from .conditions import Conditions, of_machine
 from .policy import SIGNALS, Candidate, Choice, Objective, Policy, most_accurate_in_time
 from .portfolio import Portfolio
+from .prepare import machine
+from .variant import Variant
 
 log = logging.getLogger("prunec.switching")
 WINDOW_S = 2.0
@@ -31,6 +33,7 @@ _FEW, _MANY = 5, 20
 _LATEST = 4096
 _LAST = 64
 _RECENT_S = 10.0
+_SHORTEST_S = 0.25
 _LONGEST = 64.0
 _KEPT = 1000
 
@@ -91,7 +94,7 @@ class Controller:
         self._signal: str | None = None
         self._came: deque[float] = deque(maxlen=_LATEST)
         self._took: deque[tuple[float, float]] = deque(maxlen=_LATEST)
-        self._wanted, self._times = "", 0
+        self._way, self._times = "", 0
         self._began = self._since = clock()
         self._rose, self._patience = False, 1.0
         self._lock = threading.Lock()
@@ -120,22 +123,23 @@ class Controller:
         return Conditions(
             p95_ms=float(np.percentile(took, 95)) * 1e3 if len(took) >= _MANY else None,
             queue=queue,
-            rate=len(came) / (WINDOW_S if whole else max(now - came[0], 1e-3)),
+            rate=len(came) / max(min(WINDOW_S, now - (self._began if whole else came[0])), _SHORTEST_S),
             signal=self._signal,
             **self._sense(),
         )
 
     def candidates(self) -> list[Candidate]:
-        """What each variant that can be open is expected to do now, the largest first."""
-        slower = self._slower()
-        found = []
+        """What each variant that can be open is expected to do now, the largest first.
+
+        One of which nothing was measured, then or now, is none, unless it answers.
+        """
+        slower, found = self._slower(), []
         for rank, (name, variant) in enumerate(self.portfolio.variants.items()):
-            if not self.portfolio.fits(name):
-                continue
-            built, late = variant.latency_ms or 0.0, variant.p95_ms or variant.latency_ms or 0.0
-            seen = self._seen(name)
-            run_ms, slow_ms = (built * slower, late * slower) if seen is None else seen
-            found.append(Candidate(name, run_ms, slow_ms, variant.accuracy, variant.memory_bytes or 0, rank))
+            times = self._seen(name) or _built(variant, slower)
+            if times is None and name == self.portfolio.active:
+                times = (0.0, 0.0)
+            if times is not None and (self.portfolio.fits(name) or name == self.portfolio.active):
+                found.append(Candidate(name, *times, variant.accuracy, self.portfolio.holds(name), rank))
         return found
 
     def step(self, queue: int = 0) -> Decision:
@@ -144,6 +148,8 @@ class Controller:
             conditions, current = self.conditions(queue), self.portfolio.active
             candidates = self.candidates()
             choice = self.policy(conditions, candidates, current, self.objective)
+            if not isinstance(choice, Choice) or choice.name not in self.portfolio.variants:
+                raise UsageError(f"the policy returned {choice!r}", hint="return Choice(name of a variant, why)")
             held = self._held(choice, current, candidates, conditions)
             if not held and choice.name != current:
                 held = self._switched(choice, current, candidates, conditions)
@@ -158,17 +164,17 @@ class Controller:
 
     def explain(self, most: int = 10) -> list[str]:
         """The last changes, and what holds now, in words."""
-        changes = [d for d in self.decisions if d.after != d.before]
-        last = list(self.decisions)[-1:]
+        kept = list(self.decisions)  # looks go on meanwhile
+        changes, last = [d for d in kept if d.after != d.before], kept[-1:]
         return [str(d) for d in [*changes[-most:], *(d for d in last if d not in changes)]]
 
     def _held(self, choice: Choice, current: str, candidates: Sequence[Candidate], conditions: Conditions) -> str:
         """What speaks against following the policy now; empty where nothing does."""
-        self._times = self._times + 1 if choice.name == self._wanted else 1
-        self._wanted = choice.name
-        if choice.name == current or conditions.signal is not None:
-            return ""
         up = _run_ms(candidates, choice.name) > _run_ms(candidates, current)
+        way = "" if choice.name == current else "up" if up else "down"
+        self._times, self._way = self._times + 1 if way == self._way else 1, way
+        if not way or conditions.signal is not None:
+            return ""
         needed = self._up if up else self._down
         if self._times < needed:
             return f"wanted {self._times} of {needed} times"
@@ -181,7 +187,8 @@ class Controller:
         try:
             self.portfolio.switch(choice.name, why=choice.why)
         except PrunecError as error:
-            log.error("cannot switch to %s: %s", choice.name, error)
+            if error.message != self._last_held():
+                log.error("cannot switch to %s: %s", choice.name, error)
             return error.message
         now = self._clock()
         by_load = not (conditions.signal or self.objective.is_pressed(conditions))
@@ -203,7 +210,7 @@ class Controller:
 
     def _seen(self, name: str) -> tuple[float, float] | None:
         """The mean and the 95th percentile of the last runs of a variant, in ms; None: too few, or long ago."""
-        since = time.monotonic() - _RECENT_S
+        since = time.monotonic() - _RECENT_S  # the portfolio's clock
         runs = [seconds * 1e3 for at, seconds in list(self.portfolio.timings[name])[-_LAST:] if at > since]
         if len(runs) < _FEW:
             return None
@@ -211,8 +218,16 @@ class Controller:
 
     def _slower(self) -> float:
         """How much more the active variant takes than it did when the portfolio was built."""
-        built, seen = self.portfolio.variants[self.portfolio.active].latency_ms, self._seen(self.portfolio.active)
-        return seen[0] / built if seen and built else 1.0
+        built, seen = _built(self.portfolio.variants[self.portfolio.active], 1.0), self._seen(self.portfolio.active)
+        return seen[0] / built[0] if seen and built else 1.0
+
+
+def _built(variant: Variant, slower: float) -> tuple[float, float] | None:
+    """The median and the 95th percentile that were measured, times ``slower``; None where nobody measured."""
+    measured = variant.here(machine())
+    if not measured.latency_ms:
+        return None
+    return measured.latency_ms * slower, (measured.p95_ms or measured.latency_ms) * slower
 
 
 def _run_ms(candidates: Sequence[Candidate], name: str) -> float:

@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from .blocked import Blocks
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A model in the folder: ``file`` with its ``sha256``; the ``tensors`` of the pack that it points to."""
+    """A model in the folder: ``file`` with its ``sha256``; the ``tensors`` of the pack that it points to.
+
+    ``blocks`` are the weights that it reads from blocks of channels, by name (``blocked.py``).
+    """
 
     file: str
     sha256: str
     tensors: tuple[str, ...]
+    blocks: Mapping[str, Blocks] = field(default_factory=dict, kw_only=True)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Self:
+        """As :meth:`Variant.as_dict` wrote it."""
+        blocks = {name: Blocks(**{**b, "shape": tuple(b["shape"])}) for name, b in found["blocks"].items()}
+        return cls(**{**found, "tensors": tuple(found["tensors"]), "blocks": blocks})
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,11 @@ class Variant:
     prepared: Mapping[str, Prepared] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def here(self, machine: str) -> Prepared | Variant:
+        """Where what was measured on ``machine`` stands; where nothing was, what was measured last anywhere."""
+        own = self.prepared.get(machine)
+        return self if own is None or own.latency_ms is None else own
+
     @property
     def files(self) -> tuple[Stored, ...]:
         """All its models."""
@@ -89,7 +106,18 @@ class Variant:
 
     @classmethod
     def from_dict(cls, name: str, found: Mapping[str, Any]) -> Variant:
-        """A variant as :meth:`as_dict` wrote it; raises KeyError or TypeError where it is none."""
-        prepared = {m: Prepared(**{**p, "tensors": tuple(p["tensors"])}) for m, p in found["prepared"].items()}
-        stored = Stored(**{**found["stored"], "tensors": tuple(found["stored"]["tensors"])})
+        """A variant as :meth:`as_dict` wrote it; raises KeyError, TypeError or ValueError where it is none."""
+        prepared = {m: Prepared.from_dict(p) for m, p in found["prepared"].items()}
+        stored = Stored.from_dict(found["stored"])
+        for held in (found, *found["prepared"].values()):
+            _check_numbers(held)
         return cls(name=name, **{**found, "stored": stored, "prepared": prepared})
+
+
+def _check_numbers(found: Mapping[str, Any]) -> None:
+    """Raise ValueError for a figure that is none."""
+    for name in ("accuracy", "density", "latency_ms", "p95_ms", "memory_bytes", "size_bytes", "params"):
+        value = found.get(name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18
+        if value is not None and not (number and (value >= 0 or name == "accuracy")):
+            raise ValueError(f"{name} cannot be {value!r}")

@@ -216,7 +216,7 @@ def _fused(read: Read) -> Read:
 def _matmul_fused(a: Arguments) -> dict[str, Any]:
     if any(_attribute(a, name, 0) for name in ("transA", "transBatchA", "transBatchB")):
         raise Declined(_TRANSPOSED)
-    return _matmul(a)
+    return {**_matmul(a), **({"scaled": True} if _attribute(a, "alpha", 1.0) != 1.0 else {})}
 
 
 def _skip(a: Arguments) -> dict[str, Any]:

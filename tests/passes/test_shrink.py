@@ -311,3 +311,35 @@ def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunec.passes.constants._merge", lambda *given: None)
     with pytest.raises(VerificationError):
         prunec.compile(model, (IMAGES,), "shrink,verify", measure=False)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("op", ["MatMul", "FusedMatMul", "FusedMatMul, alpha"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_products_of_matrices_are_layers(tmp_path: Path, rank: int, op: str, biased: bool) -> None:
+    """What exporters write for a linear layer on sequences: a product, and a sum behind it."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        n: rng.standard_normal(s, dtype=np.float32) for n, s in {"v": (16, 24), "w": (24, 8), "b": (24,)}.items()
+    }
+    tensors["v"][:, 3:12] = 0
+    kind, _, alpha = op.partition(", ")
+    home = {"domain": "com.microsoft"} if kind == "FusedMatMul" else {}
+    nodes = [
+        onnx.helper.make_node(kind, ["x", "v"], ["h"], **home, **({"alpha": 0.5} if alpha else {})),
+        *([onnx.helper.make_node("Add", ["h", "b"], ["s"])] if biased else []),
+        onnx.helper.make_node("Sigmoid" if biased else "Relu", ["s" if biased else "h"], ["r"]),
+        onnx.helper.make_node(kind, ["r", "w"], ["y"], **home, **({"alpha": 2.0} if alpha else {})),
+    ]
+    stored = [numpy_helper.from_array(a, n) for n, a in tensors.items() if biased or n != "b"]
+    shapes = {"x": ["batch", *[5] * (rank - 2), 16], "y": ["batch", *[5] * (rank - 2), 8]}
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, s) for n, s in shapes.items())
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], stored)
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    result = prunec.compile(model, None, "shrink,verify", measure=False)
+    given = {"x": rng.standard_normal((3, *[5] * (rank - 2), 16), dtype=np.float32)}
+    before, after = (ort.InferenceSession(m.SerializeToString()).run(None, given)[0] for m in (model, result.onnx))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    expected = 0 if alpha and biased else 9 - biased  # one holds the constants of all, for a product has no bias
+    assert result.report["units"]["removed"] == expected or alpha

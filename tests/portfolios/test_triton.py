@@ -82,3 +82,14 @@ def test_types_of_tensors(tmp_path: Path) -> None:
         assert f"data_type: TYPE_{expected} " in signature(manifest, [x], [x])
     with pytest.raises(ModelError, match="no type for 'x', which is complex64"):
         signature(manifest, [Input("x", np.dtype(np.complex64), (1,))], [])
+
+
+def test_what_nobody_measured_is_not_served_by_default(tmp_path: Path) -> None:
+    manifest = made(tmp_path / "pf")
+    variants = {n: replace(v, accuracy=None if n == "large" else v.accuracy) for n, v in manifest.variants.items()}
+    assert export(replace(manifest, variants=variants), tmp_path / "repo")[-1] == "middle"
+
+
+def test_names_are_quoted(tmp_path: Path) -> None:
+    x = Input('x" } evil {', np.dtype(np.float32), ("batch", 3))
+    assert r'name: "x\" } evil {"' in signature(made(tmp_path), [x], [x])

@@ -59,18 +59,18 @@ def test_the_model_reads_blocks_and_comes_back(widths: tuple[int, ...], size: in
         weight = numpy_helper.to_array(tensor)
         o, i, h, w = weight.shape
         stored.add(Blocks((o, i, h, w), size, i % size == 0).made(weight).tobytes())
-    changed = through_blocks(model, stored.__contains__)
+    changed, found = through_blocks(model, stored.__contains__)
     onnx.checker.check_model(changed, full_check=True)
     assert {t.raw_data for t in changed.graph.initializer if len(t.raw_data) >= 1024} <= stored
     x = {"x": np.random.default_rng(1).standard_normal((2, widths[0], 8, 8), dtype=np.float32)}
     np.testing.assert_array_equal(Session(changed).run(x)["y"], Session(model).run(x)["y"])
-    assert without_blocks(changed).SerializeToString() == model.SerializeToString()
+    assert without_blocks(changed, found).SerializeToString() == model.SerializeToString()
 
 
 def test_what_is_not_stored_stays_as_it_is() -> None:
     model = convolutions(3, 32, 64)
-    assert through_blocks(model, lambda raw: False) is model
-    assert without_blocks(model) is model
+    assert through_blocks(model, lambda raw: False) == (model, {})
+    assert without_blocks(model, {}) is model
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,30 @@ def test_a_portfolio_holds_each_number_once(tmp_path: Path, widths: tuple[int, .
     wanted = Session(model).run(x)["y"]
     np.testing.assert_allclose(Portfolio.open(tmp_path).run(x)["y"], wanted, atol=1e-3)
     np.testing.assert_allclose(Session(tmp_path / manifest["one"].stored.file).run(x)["y"], wanted, atol=1e-3)
+
+
+def older(model: onnx.ModelProto, how: str) -> onnx.ModelProto:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    if how.startswith("opset"):
+        changed.opset_import[0].version = int(how.removeprefix("opset "))
+    if how in ("inputs", "ir 3"):
+        changed.ir_version = 3 if how == "ir 3" else 8
+        for tensor in model.graph.initializer:
+            changed.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    if how == "names":
+        changed.graph.node.append(helper.make_node("Identity", ["x"], ["w1/turned"]))
+    return changed
+
+
+@pytest.mark.parametrize("how", ["opset 7", "opset 9", "opset 17", "ir 3", "inputs", "names"])
+def test_whatever_is_stored_loads(tmp_path: Path, how: str) -> None:
+    model = older(convolutions(3, 32, 60), how)
+    with writing(tmp_path) as store:
+        store.add([Entry("one", model)])
+        manifest = store.commit()
+    x = {"x": np.random.default_rng(1).standard_normal((2, 3, 8, 8), dtype=np.float32)}
+    wanted = Session(model).run(x)["y"]
+    np.testing.assert_allclose(Session(tmp_path / manifest["one"].stored.file).run(x)["y"], wanted, atol=1e-3)
+    np.testing.assert_allclose(Session(whole(manifest, "one")).run(x)["y"], wanted, atol=1e-3)
+    assert bool(manifest["one"].stored.blocks) is (how == "opset 17" or how == "names")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from prunec.runtime.manifest import Manifest
 from prunec.runtime.measured import measured
 from prunec.runtime.pareto import dominates, dominator, marked
 from prunec.runtime.portfolio import Portfolio
 from prunec.runtime.prepare import machine
-from prunec.runtime.store import writing
+from prunec.runtime.store import Entry, writing
 from prunec.runtime.variant import Stored, Variant
 
+from .onnx_models import finish
 from .portfolios import made
 
 
@@ -57,3 +60,16 @@ def test_what_variants_take_is_measured(tmp_path: Path) -> None:
         assert found.memory_bytes is not None and 0 <= found.memory_bytes < 1 << 26
         assert found.prepared[machine()].latency_ms == found.latency_ms
     assert Portfolio.open(tmp_path).holds("large") == manifest["large"].memory_bytes
+
+
+def test_it_is_measured_on_the_shapes_that_were_given(tmp_path: Path) -> None:
+    """Also a model that runs on no other: its open axis has one size that fits."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weight = numpy_helper.from_array(np.ones((12, 300), np.float32), "w")
+    model = finish(nodes, {"x": (1, ["batch", "wide"])}, {"y": (1, ["batch", 300])}, [weight])
+    with writing(tmp_path) as store:
+        store.add([Entry("one", model)], example=[(3, 12)])
+        store.revise(lambda m: measured(m, budget_s=0.0))
+        manifest = store.commit()
+    assert Manifest.read(tmp_path).example == {"x": (3, 12)} and manifest["one"].latency_ms
+    assert Portfolio.open(tmp_path).resident == ("one",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -139,14 +140,31 @@ def test_a_variant_that_cannot_be_loaded_leaves_the_other_in_place(
     weighed(tmp_path)
     portfolio = Portfolio.open(tmp_path, memory_bytes=110, sessions="lazy")
 
-    def broken(variant: object) -> Opened:
+    def broken(name: str, warm: bool) -> Opened:
         raise ModelError("it is damaged")
 
-    monkeypatch.setattr(portfolio, "_load", broken)
+    monkeypatch.setattr(portfolio._residents, "_load", broken)
     with pytest.raises(ModelError, match="damaged"):
         portfolio.switch("middle")
     assert list(portfolio.resident) == ["large"] == [portfolio.active]
     assert portfolio.run(question()).variant == "large"
+
+
+def test_a_run_beside_the_active_variant_keeps_the_budget(tmp_path: Path) -> None:
+    weighed(tmp_path)
+    portfolio = Portfolio.open(tmp_path, memory_bytes=110, sessions="lazy")
+    with pytest.raises(UsageError, match="takes 50 bytes, and 10 are left beside large"):
+        portfolio.run(question(), variant="middle")
+    assert list(portfolio.resident) == ["large"] == [portfolio.active]
+    assert portfolio.run(question(), variant="small").variant == "small"
+    assert set(portfolio.resident) == {"large", "small"}
+
+
+def test_what_nobody_measured_counts_whole(tmp_path: Path) -> None:
+    manifest = made(tmp_path)
+    assert Portfolio.open(tmp_path).holds("small") == manifest["small"].size_bytes
+    with pytest.raises(UsageError, match="1 are allowed"):
+        Portfolio.open(tmp_path, memory_bytes=1)
 
 
 def test_as_many_are_open_as_the_budget_allows(tmp_path: Path) -> None:
@@ -181,7 +199,7 @@ def test_a_thousand_switches_under_eight_clients(tmp_path: Path) -> None:
         draw, count = random.Random(seed), 0
         while not stop.is_set():
             k = draw.randrange(len(questions))
-            pinned = draw.choice([None, None, None, *WIDTHS])
+            pinned = draw.choice([None, None, "small"])  # another one may not fit beside the active one
             answer = portfolio.run(questions[k], variant=pinned)
             assert pinned in (None, answer.variant)
             np.testing.assert_allclose(answer["y"], known[k][answer.variant], atol=1e-3)
@@ -194,6 +212,7 @@ def test_a_thousand_switches_under_eight_clients(tmp_path: Path) -> None:
         clients = [pool.submit(client, seed) for seed in range(8)]
         for _ in range(1000):
             portfolio.switch(draw.choice(list(WIDTHS)))
+            assert sum(map(portfolio.holds, {*portfolio.resident, portfolio.active})) <= 112 + 10
         stop.set()
         counts = [c.result(timeout=60) for c in clients]
     assert sum(counts) == len(found) > 0
@@ -265,6 +284,68 @@ def test_a_byte_that_flips_is_never_served(tmp_path: Path) -> None:
     np.testing.assert_allclose(portfolio.run(question())["y"], answers(question())["large"], atol=1e-3)
 
 
+def flipped(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+def test_a_pack_that_takes_the_place_of_another_is_not_read(tmp_path: Path) -> None:
+    manifest = made(tmp_path)
+    portfolio = Portfolio.open(tmp_path, sessions="lazy")
+    other = tmp_path / "other"
+    other.write_bytes(manifest.pack.path.read_bytes())
+    for place in manifest.pack.places.values():
+        flipped(other, place.offset + 2)
+    other.replace(manifest.pack.path)
+    with pytest.raises(ModelError, match="another process replaced it"):
+        portfolio.switch("small")
+    assert portfolio.run(question()).variant == "large", "what is open reads the file that was checked"
+
+
+def test_times_that_are_put_back_hide_nothing(tmp_path: Path) -> None:
+    manifest = made(tmp_path)
+    portfolio = Portfolio.open(tmp_path)
+    before = manifest.pack.path.stat()
+    for place in manifest.pack.places.values():
+        flipped(manifest.pack.path, place.offset + 2)
+    os.utime(manifest.pack.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ModelError, match="not those that were stored"):
+        portfolio.run(question())
+
+
+def test_a_byte_that_flips_during_a_run_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = made(tmp_path)
+    portfolio, runs = Portfolio.open(tmp_path), Opened.run
+
+    def struck(self: Opened, *args: object) -> object:
+        for place in manifest.pack.places.values():
+            flipped(manifest.pack.path, place.offset + 2)
+        return runs(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Opened, "run", struck)
+    with pytest.raises(ModelError, match="not those that were stored"):
+        portfolio.run(question())
+
+
+def test_it_opens_while_another_process_replaces_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path)
+    loads, times = Portfolio._load, iter(range(3))
+
+    def raced(self: Portfolio, name: str, warm: bool) -> Opened:
+        if next(times, None) == 1:
+            with writing(tmp_path) as store:
+                store.repack()
+                store.commit()
+        return loads(self, name, warm)
+
+    monkeypatch.setattr(Portfolio, "_load", raced)
+    with Portfolio.open(tmp_path) as portfolio:
+        assert len(portfolio.resident) == 3
+        np.testing.assert_allclose(portfolio.run(question())["y"], answers(question())["large"], atol=1e-3)
+
+
 def test_others_may_change_it_meanwhile(tmp_path: Path) -> None:
     made(tmp_path)
     portfolio, feeds = Portfolio.open(tmp_path, sessions="lazy"), question()
@@ -279,6 +360,7 @@ def test_others_may_change_it_meanwhile(tmp_path: Path) -> None:
         store.repack()
         store.commit()
     np.testing.assert_allclose(portfolio.run(feeds, variant="large")["y"], answers(feeds)["large"], atol=1e-3)
+    assert portfolio.evict("large") or portfolio.active == "large"
     assert set(Portfolio.open(tmp_path).variants) == {"middle", "small", "new"}
 
 
@@ -288,9 +370,9 @@ def test_another_machine_prepares_it_for_itself(tmp_path: Path, monkeypatch: pyt
     for place in ("prepare", "store", "portfolio"):
         monkeypatch.setattr(f"prunec.runtime.{place}.machine", lambda: other)
     portfolio = Portfolio.open(tmp_path)
-    assert any("prepared for another machine" in note for note in portfolio.notes)
+    assert any("prepared for another kind of machine" in note for note in portfolio.notes)
     assert other in Manifest.read(tmp_path)["small"].prepared
-    assert Portfolio.open(tmp_path).notes == []
+    assert not any("another kind" in note for note in Portfolio.open(tmp_path).notes)
 
 
 def test_where_the_folder_cannot_be_written_the_stored_model_runs(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from prunec.ir.errors import ModelError, UsageError
-from prunec.runtime.policy import Choice, Objective
+from prunec.runtime.policy import Choice
 from prunec.runtime.portfolio import Portfolio
 from prunec.runtime.service import Busy, Service
 from prunec.runtime.switcher import Controller
@@ -111,7 +111,7 @@ def test_what_goes_wrong_belongs_to_the_one_who_asked(portfolio: Portfolio, monk
 
 
 def test_the_controller_looks_on(portfolio: Portfolio) -> None:
-    looks = Controller(portfolio, Objective(1e-6), up=1, dwell_s=0.0)
+    looks = Controller(portfolio, up=1, dwell_s=0.0, policy=lambda *asked: Choice("small", "it is small"))
     with Service(portfolio, looks, every_s=0.01) as service:
         until = time.monotonic() + 30
         while not service.switched and time.monotonic() < until:

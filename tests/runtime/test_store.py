@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -154,14 +155,66 @@ def _broken_off(folder: Path, added: list[Entry], *, tidies: bool = True) -> Non
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
-    made(tmp_path)
-    for name in ("notes.onnx", "pack-1.bin.txt", "mine.txt"):
+    """Also those that have names like ours; what a change of ours left is taken away."""
+    theirs = ["notes.onnx", "pack-7.bin", "pack-1.bin.txt", "mine-0123456789ab.onnx", ".p.svg.0123456789ab.tmp"]
+    for name in theirs:
         (tmp_path / name).write_text("mine")
-    (tmp_path / "old-0123456789ab.onnx").write_text("left over")
-    with writing(tmp_path) as opened:
-        opened.commit()
-    assert {"notes.onnx", "pack-1.bin.txt", "mine.txt"} <= {p.name for p in tmp_path.iterdir()}
-    assert not (tmp_path / "old-0123456789ab.onnx").exists()
+    left = f"old-{hashlib.sha256(b'left').hexdigest()[:12]}.onnx"
+    (tmp_path / left).write_bytes(b"left")
+    (tmp_path / ".manifest.json.0123456789ab.tmp").write_text("left")
+    made(tmp_path)
+    there = {p.name for p in tmp_path.iterdir()}
+    assert set(theirs) <= there
+    assert not {left, ".manifest.json.0123456789ab.tmp"} & there
+
+
+def test_an_interrupt_after_the_manifest_stands_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = Manifest.write
+
+    def interrupted(self: Manifest, folder: Path) -> None:
+        writes(self, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Manifest, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path)
+    assert damage(tmp_path) == [] and len(Portfolio.open(tmp_path).variants) == 3
+
+
+def test_a_change_that_fails_gives_its_bytes_back(tmp_path: Path) -> None:
+    manifest = made(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _broken_off(tmp_path, [Entry("new", layers(16, 999, 4))])
+    assert manifest.pack.path.stat().st_size == manifest.pack.end
+
+
+@pytest.mark.parametrize("name", ["pack-1.bin", "large"])
+def test_a_link_is_not_followed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends a portfolio writes nowhere, and has nothing read, outside of it."""
+    manifest = made(tmp_path / "pf")
+    stored = tmp_path / "pf" / (name if name.endswith("bin") else manifest[name].stored.file)
+    outside = tmp_path / "outside"
+    stored.rename(outside)
+    stored.symlink_to(outside)
+    before = outside.read_bytes()
+    for place in ("prepare", "store", "portfolio"):
+        monkeypatch.setattr(f"prunec.runtime.{place}.machine", lambda: "another-0123456789")
+    with pytest.raises((ModelError, EnvironmentProblem)):
+        Portfolio.open(tmp_path / "pf")
+    assert outside.read_bytes() == before
+
+
+def test_a_lock_that_is_none(tmp_path: Path) -> None:
+    made(tmp_path)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(EnvironmentProblem, match="cannot lock"), writing(tmp_path):
+        pass
+
+
+def test_an_accuracy_that_is_no_number(tmp_path: Path) -> None:
+    with writing(tmp_path) as opened, pytest.raises(UsageError, match="accuracy of large cannot be nan"):
+        opened.add([Entry("large", layers(16, 32, 4), float("nan"))])
 
 
 def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +292,17 @@ def test_manifests_that_are_none(tmp_path: Path, text: str) -> None:
         lambda m: m.pop("inputs"),
         lambda m: m["variants"][0].update(surprise=1),
         lambda m: m["inputs"][0].update(dtype="nonsense"),
+        lambda m: m["inputs"][0].update(shape=[-1, 16]),
+        lambda m: m["pack"].update(file="pack-a.bin"),
+        lambda m: m["pack"]["tensors"].update({"0" * 64: [0, float("inf")]}),
+        lambda m: m["pack"]["tensors"].update({"0" * 64: [10**30, 10]}),
+        lambda m: m.update(variants=[]),
+        lambda m: m["variants"].append(m["variants"][0]),
+        lambda m: m["variants"][0].update(accuracy="high"),
+        lambda m: m["variants"][0].update(memory_bytes=-5),
+        lambda m: m["variants"][0].update(latency_ms=float("nan")),
+        lambda m: m.update(example={"x": [10**12]}),
+        lambda m: m.update(facts=[1]),
     ],
 )
 def test_a_manifest_that_lies_is_refused(tmp_path: Path, change: object) -> None:

@@ -165,7 +165,7 @@ def test_old_measurements_do_not_count(portfolio: Portfolio) -> None:
 def test_conditions_are_of_the_last_seconds(portfolio: Portfolio) -> None:
     clock = Clock()
     looks = controller(portfolio, clock)
-    clock.now += 0.1
+    clock.now += 5
     for _ in range(40):
         looks.arrived()
         looks.answered(0.01)
@@ -224,3 +224,10 @@ def test_a_rate_beyond_what_is_remembered(portfolio: Portfolio) -> None:
         clock.now += 1e-4
         looks.arrived()
     assert looks.conditions().rate == pytest.approx(10_000, rel=0.01)
+
+
+@pytest.mark.parametrize("wrong", ["small", None, Choice("none", "it is not there")])
+def test_a_policy_that_returns_something_else(portfolio: Portfolio, wrong: object) -> None:
+    looks = controller(portfolio, Clock(), policy=lambda *asked: wrong)
+    with pytest.raises(UsageError, match="the policy returned"):
+        looks.step()
