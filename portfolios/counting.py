@@ -1,7 +1,7 @@
 """Optimizer steps, counted without touching the user's loop: torch calls a hook after each.
 
-A step is one of any optimizer that has a parameter of the model.  Optimizers that step in turn, one after another,
-make one step together.  Start at :class:`Steps`.
+A step is one of any optimizer that has a parameter of the model.  Optimizers that step in turn, each with parameters
+of its own, make one step together: the next one begins where a parameter moves again.  Start at :class:`Steps`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Steps:
     ) -> None:
         self.model, self.counted, self.always = model, counted, always
         self.count = 0
-        self._in_turn: list[Optimizer] = []
+        self._moved: set[int] = set()
 
     def __enter__(self) -> Steps:
         self._handle = register_optimizer_step_post_hook(self._after)
@@ -41,12 +41,13 @@ class Steps:
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         mine = {id(p) for p in self.model.parameters()}
-        if not any(id(p) in mine for group in optimizer.param_groups for p in group["params"]):
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]} & mine
+        if not own:
             return
         self.always()
-        if self._in_turn and not any(other is optimizer for other in self._in_turn):
-            self._in_turn.append(optimizer)
+        if self._moved and not own & self._moved:  # another part of the same step
+            self._moved |= own
             return
-        self._in_turn = [optimizer]
+        self._moved = own
         self.count += 1
         self.counted(self.count)

@@ -8,8 +8,14 @@ The convention is two names beside the factory of the source, in the same file o
 
 ``fit`` may take two keywords more, and gets them where it does: ``start``, how many optimizer steps the network has
 behind it, for schedules that go on from there; ``after_epoch``, to be called after each epoch.  Other names, or other
-files, are options.  ``evaluate`` gets a module in evaluation mode; where the source is an ONNX file, the path of one.
-Start at :func:`found` and :class:`Function`.
+files, are options.  ``fit`` gets a module in training mode, ``evaluate`` one in evaluation mode;
+where the source is an ONNX file, the path of one.
+
+Both keep no state between calls.  Random numbers start anew before each (Python's, numpy's and torch's own), but what a
+module holds, as a generator that it made when it was imported, goes on from step to step where steps share a process
+(``--jobs 1``), and starts anew in a build that goes on.  Make such a thing inside of the function.
+
+Start at :func:`function_at` and :class:`Function`.
 """
 
 from __future__ import annotations
@@ -21,13 +27,18 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ..ir.errors import ModelError, PrunecError, UsageError, first_line
+from ..ir.errors import BudgetError, ModelError, PrunecError, UsageError, first_line
 from ..ir.modules import load_module
 from ..ir.words import did_you_mean
 
 FIT, EVALUATE = "fit", "evaluate"
 OFFERED = ("start", "after_epoch")
 _ZOOS = ("torchvision", "timm")
+_KEPT = "what is finished is kept, as long as this file stays as it is; --debug shows where it failed"
+_COMPACT = (
+    "a compact network has parameters and forward alone: write the loss outside of the class, or --of elements; "
+    "--debug shows where it failed"
+)
 _FORM = "FILE.py:function or package.module:function"
 
 
@@ -49,12 +60,13 @@ class Function:
         """
         try:
             return self.call(model, **{name: value for name, value in offered.items() if name in self.takes})
-        except PrunecError:
-            raise
         except (Exception, SystemExit) as error:
+            # a budget that cannot be met in there is no end of the levels
+            if isinstance(error, PrunecError) and not isinstance(error, BudgetError):
+                raise
             raise ModelError(
                 f"{self.text} failed: {type(error).__name__}: {first_line(error)}",
-                hint="what is finished is kept, as long as this file stays as it is; --debug shows where it failed",
+                hint=_COMPACT if isinstance(error, AttributeError) and _is_compact(model) else _KEPT,
                 function=self.text,
             ) from error
 
@@ -72,6 +84,12 @@ class Function:
         return number
 
 
+def _is_compact(model: Any) -> bool:
+    from torch.fx import GraphModule
+
+    return isinstance(model, GraphModule)
+
+
 def beside(source: str, name: str) -> str | None:
     """The text of the function ``name`` in the file or module of the factory ``source``; None without one."""
     home, _, factory = source.rpartition(":")
@@ -81,7 +99,7 @@ def beside(source: str, name: str) -> str | None:
     return f"{home}:{name}" if there else None
 
 
-def found(text: str, option: str) -> Function:
+def function_at(text: str, option: str) -> Function:
     """The function that ``text`` names.
 
     Raises

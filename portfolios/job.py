@@ -1,7 +1,8 @@
 """What is to be built: one source, densities, a method, and all that the outcome depends on.
 
 A :class:`Job` is data alone: it goes to other processes and machines, which load the source themselves.  How many
-processes there are is no part of it, for nothing of the outcome depends on that.
+processes there are is no part of it, for nothing of the outcome depends on that, as long as the user's functions keep
+no state between calls.
 """
 
 from __future__ import annotations

@@ -9,19 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..ir.errors import EnvironmentProblem, first_line
-from ..version import __version__
 from .built import Built
-from .dense import DENSE
 from .executor import Executor, Outcome
 from .identity import digested, identity
 from .job import Job
 from .method import find_method
+from .outcomes import Outcomes, is_made
 from .resolve import resolved
-from .step import ENDED, MODEL, Files, Step, facts_of
-from .variant import Variant
+from .step import Files, Step
 from .work import Record, Work
 from .worker import Failed, Task
 
@@ -38,11 +35,15 @@ def build_levels(job: Job, work: Path, executor: Executor, progress: Tell | None
     Raises
     ------
     UsageError, ModelError, VerificationError, PassError, EnvironmentProblem
-        The job makes no sense, a step failed, or a process died; what was finished before is kept.
+        The job makes no sense, a step failed, a file changed meanwhile, or a process died; what was finished before is
+        kept.
+    BudgetError
+        Not even the dense network could be made.
     """
     with executor:
-        job = resolved(job)
-        return Build(job, Work(work), executor, progress or (lambda stage, detail: None)).run()
+        job, folder = resolved(job), Work(work)
+        with folder.locked():
+            return Build(job, folder, executor, progress or (lambda stage, detail: None)).run()
 
 
 class Build:
@@ -69,7 +70,10 @@ class Build:
             if failures:
                 raise failures[0]
             self._start()
-        return self._built()
+        outcomes = Outcomes(self.job, self.work, self.steps, self.records, self.notes)
+        for note in outcomes.ended():
+            self.tell("note", note)
+        return outcomes.built()
 
     def _start(self) -> None:
         """Take from the work folder what is there, and start what can be, as long as there is room."""
@@ -103,9 +107,22 @@ class Build:
         found = outcome.result()
         if isinstance(found, Failed):
             return found.error()
+        if (changed := self._changed(step)) is not None:
+            return changed
         self.records[step.name] = self.work.keep(step.name, self._key(step), found.files, found.seconds)
         self.tell(step.name, f"took {found.seconds:.1f} s")
         return None
+
+    def _changed(self, step: Step) -> Exception | None:
+        """The error for a step during which a file changed: nobody knows which state of it was loaded."""
+        try:
+            same = identity(self.job, evaluates=step.evaluates) == self._identities[step.evaluates]
+        except EnvironmentProblem as error:
+            return error
+        return None if same else EnvironmentProblem(
+            f"building {step.name}: a file that it is made from changed meanwhile",
+            hint="start again; what was finished is kept, as far as it does not depend on that file",
+        )  # fmt: skip
 
     def _died(self, step: Step, error: BaseException) -> Exception:
         """The error for a step that no process finished, one of those that ran."""
@@ -126,8 +143,7 @@ class Build:
         })  # fmt: skip
 
     def _is_made(self, name: str) -> bool:
-        """Whether a step is finished, and has not met the end of what can be made."""
-        return name in self.records and ENDED not in self.records[name].hashes
+        return is_made(self.records, name)
 
     def _files(self, name: str) -> Files:
         return self.work.files(name, self.records[name])
@@ -135,28 +151,3 @@ class Build:
     def _note(self, name: str, note: str) -> None:
         self.notes.setdefault(name, []).append(note)
         self.tell("note", note)
-
-    # ------------------------------------------------------------------ what came of it
-
-    def _built(self) -> list[Built]:
-        made = [step for step in self.steps.values() if isinstance(step, Variant) and self._is_made(step.name)]
-        self._say_what_ended(made[-1].name)
-        facts = {step.name: facts_of(self._files(step.name)) for step in made}
-        return [self._variant(step, facts[step.name], facts[DENSE]["elements"]) for step in made]
-
-    def _say_what_ended(self, last: str) -> None:
-        """A note on the ``last`` variant for each step that met its end, and so for levels that were not begun."""
-        for name in self.records:
-            if not self._is_made(name):
-                level, why = name.removesuffix("-trained"), self._files(name)[ENDED].decode()
-                self._note(last, f"{level} was not made, nor what follows from it: {why}")
-
-    def _variant(self, step: Variant, facts: dict[str, Any], elements: int) -> Built:
-        """The variant that a step made; ``elements`` are those of the dense network's weights."""
-        chain = [name for name in (*step.after, step.name) if name == step.name or name.startswith(f"{step.name}-")]
-        notes = [note for name in chain for note in self.notes.get(name, ())]
-        facts = {"method": self.job.method, "of": self.job.of, "level": step.name, "prunec": __version__, **facts}
-        facts["notes"] = [*facts["notes"], *notes]
-        facts["seconds"] = {name: self.records[name].seconds for name in chain}
-        accuracy, density = facts.pop("accuracy"), facts["nonzero"] / max(1, elements)
-        return Built(step.name, self.work.path(step.name, MODEL), density, facts["params"], accuracy, facts)

@@ -32,7 +32,8 @@ class OnRay:
             _start(self.ray, self.folder is None)
         cores = int(self.ray.cluster_resources().get("CPU", 1))
         self.slots = max(1, cores // threads)
-        self._perform = self.ray.remote(num_cpus=min(threads, cores), max_retries=_RETRIES)(perform)
+        options = {"num_cpus": min(threads, cores), "max_retries": _RETRIES, "max_calls": 1}  # a process for each step
+        self._perform = self.ray.remote(**options)(perform)
         self._running: list[Any] = []
 
     def submit(self, task: Task) -> Outcome:

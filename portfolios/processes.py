@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +16,7 @@ from .worker import Task, perform
 
 
 class Processes:
-    """``slots`` processes.  An interrupt is the caller's business: it ends them."""
+    """``slots`` processes at a time.  An interrupt is the caller's business: it ends them; and they end with it."""
 
     folder: str | None = None
 
@@ -21,7 +24,7 @@ class Processes:
         self.slots = slots
         self._others = set(multiprocessing.active_children())
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(slots, spawn, _deaf_to_interrupts)
+        self._pool = ProcessPoolExecutor(slots, spawn, _begun, max_tasks_per_child=1)
 
     def submit(self, task: Task) -> Outcome:
         """As in :class:`~prunec.portfolios.executor.Executor`."""
@@ -39,5 +42,14 @@ class Processes:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _deaf_to_interrupts() -> None:
+def _begun() -> None:
+    """What each process begins with: deaf to interrupts, and gone as soon as its parent is, however that ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_gone_with_its_parent, daemon=True).start()
+
+
+def _gone_with_its_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "it was spawned"
+    wait([parent.sentinel])
+    os._exit(1)

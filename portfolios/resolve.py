@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir.errors import UsageError
-from .functions import EVALUATE, FIT, beside, found
+from .functions import EVALUATE, FIT, beside, function_at
 from .job import Job
 from .method import Method, find_method
 
@@ -34,7 +34,7 @@ def resolved(job: Job) -> Job:
     if train is not None:
         _check_training(train, chosen, job)
     if evaluate is not None:
-        found(evaluate, "--evaluate")
+        function_at(evaluate, "--evaluate")
     return replace(job, method=chosen.name, train=train, evaluate=evaluate)
 
 
@@ -51,7 +51,7 @@ def _check(job: Job, chosen: Method) -> None:
 
 
 def _check_training(train: str, chosen: Method, job: Job) -> None:
-    function = found(train, "--train")
+    function = function_at(train, "--train")
     for keyword in chosen.takes:
         if keyword not in function.takes:
             raise UsageError(

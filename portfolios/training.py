@@ -8,7 +8,7 @@ from torch import nn
 
 from ..ir.errors import UsageError
 from .counting import Steps
-from .functions import found
+from .functions import function_at
 from .job import Job
 from .surroundings import seeded
 
@@ -41,8 +41,9 @@ def train(
         It made no step, or returned another model.
     """
     assert job.train is not None
-    function = found(job.train, "--train")
+    function = function_at(job.train, "--train")
     seeded(job.seed)
+    model.train()  # as a new module is
     with Steps(model, counted, always) as steps:
         returned = function(model, start=start, after_epoch=after_epoch)
     if isinstance(returned, nn.Module) and returned is not model:

@@ -23,11 +23,15 @@ SPARSE_PIPELINE = "shrink,fold,verify"
 
 
 @dataclass(frozen=True)
-class Variant(Step):
-    """Compile what the step before left (without one the source) by ``pipeline``; ``density`` is what was asked."""
+class CompileVariant(Step):
+    """Compile what the step before left (without one the source) by ``pipeline``; ``density`` is what was asked.
+
+    ``prunes`` says whether the pipeline does, and not a step before it.
+    """
 
     pipeline: str = DENSE_PIPELINE
     density: float = 1.0
+    prunes: bool = False
 
     evaluates: ClassVar[bool] = True
 
@@ -46,8 +50,7 @@ class Variant(Step):
 
     def _notes(self, result: Result) -> list[str]:
         """The compile's notes; that nothing was pruned says nothing where an earlier step did that."""
-        prunes = "plan" in self.pipeline or "mask" in self.pipeline
-        return [note for note in result.report["notes"] if prunes or not note.startswith(NOTHING)]
+        return [note for note in result.report["notes"] if self.prunes or not note.startswith(NOTHING)]
 
 
 def _bytes(result: Result) -> bytes:
@@ -94,10 +97,10 @@ def _accuracy(job: Job, result: Result, data: bytes) -> float | None:
     """What the user's function says of the compact module, or of the ONNX file where the source was one."""
     if job.evaluate is None:
         return None
-    from .functions import found
+    from .functions import function_at
     from .surroundings import seeded
 
-    function = found(job.evaluate, "--evaluate")
+    function = function_at(job.evaluate, "--evaluate")
     seeded(job.seed)
     if result.module is not None:
         return function.measured(result.module.eval())

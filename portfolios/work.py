@@ -11,16 +11,20 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..files import check_folder, digest, write_whole
 from ..ir.errors import EnvironmentProblem
 from .step import Files
 
 _RECORD = "step.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,25 @@ class Work:
     def __init__(self, work: Path) -> None:
         check_folder(work)
         work.mkdir(parents=True, exist_ok=True)
-        self.folder = work
+        self.folder = work.absolute()  # a function of the user's may change the current one
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside no other process builds here.
+
+        Raises
+        ------
+        EnvironmentProblem
+            One does already.
+        """
+        try:
+            with FileLock(self.folder / _LOCK, timeout=0):
+                yield
+        except Timeout as error:
+            raise EnvironmentProblem(
+                f"building in {self.folder}: another process builds here",
+                hint="wait for it, or give another folder",
+            ) from error
 
     def held(self, name: str, key: str) -> Record | str | None:
         """What the step ``name`` made, if it is whole and of ``key``; else why not, None where nothing is."""

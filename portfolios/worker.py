@@ -79,10 +79,10 @@ def _run(task: Task, step: Step) -> Done:
             f"prunec is {__version__} here, and {task.version} where the build runs",
             hint="install the same version on all machines",
         )
-    if task.folder is not None and os.path.isdir(task.folder):
-        os.chdir(task.folder)
     start = time.perf_counter()
     with surroundings(task.job):
+        if task.folder is not None and os.path.isdir(task.folder):
+            os.chdir(task.folder)
         try:
             files = step.run(task.job, task.before)
         except BudgetError as error:

@@ -19,7 +19,7 @@ from ..dense import DENSE, REWIND, TRAINED, TrainDense
 from ..job import Job
 from ..method import method
 from ..step import FACTS, Files, Step, facts_file, facts_of
-from ..variant import DENSE_PIPELINE, SPARSE_PIPELINE, Variant
+from ..variant import DENSE_PIPELINE, SPARSE_PIPELINE, CompileVariant
 
 
 @method("imp")
@@ -27,12 +27,12 @@ def imp(job: Job) -> list[Step]:
     """Train, prune the smallest of what remains, rewind the rest to early in the training, train again; and so on."""
     channels = job.of == "channels"
     pipeline = DENSE_PIPELINE if channels else SPARSE_PIPELINE
-    steps: list[Step] = [TrainDense(TRAINED, (), job.rewind), Variant(DENSE, (TRAINED,))]
+    steps: list[Step] = [TrainDense(TRAINED, (), job.rewind), CompileVariant(DENSE, (TRAINED,))]
     last = TRAINED
     for name, density in job.levels:
         trained = f"{name}-trained"
         level = ChannelLevel if channels else ElementLevel
-        steps += [level(trained, (last,), density), Variant(name, (trained,), pipeline, density)]
+        steps += [level(trained, (last,), density), CompileVariant(name, (trained,), pipeline, density)]
         last = trained
     return steps
 
@@ -72,7 +72,7 @@ class ElementLevel(Step):
 
     def run(self, job: Job, before: Mapping[str, Files]) -> Files:
         from .. import tensors
-        from ..masks import MASKS, Held, masked_weights, smallest_gone
+        from ..masks import MASKS, HeldAtZero, masked_weights, smallest_gone, unmasked
         from ..network import STATE, module
         from ..training import train
 
@@ -82,7 +82,8 @@ class ElementLevel(Step):
         last = tensors.read(files[MASKS]) if MASKS in files else None
         masks = smallest_gone(masked_weights(model), last, self.density)
         model.load_state_dict(tensors.read(files[REWIND]))
-        steps = train(job, model, start=facts["rewound_to"], always=Held(model, masks))
+        steps = train(job, model, start=facts["rewound_to"], always=HeldAtZero(model, masks))
         now = {"rewound_to": facts["rewound_to"], "steps": steps, "method": "imp", "of": "elements"}
+        now["notes"] = unmasked(model)
         state = {STATE: tensors.written(model.state_dict()), MASKS: tensors.written(masks)}
         return {**state, REWIND: files[REWIND], FACTS: facts_file(now)}

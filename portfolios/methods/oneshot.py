@@ -7,14 +7,14 @@ that none is trained for itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..dense import DENSE, TRAINED, TrainDense
 from ..job import Job
 from ..method import method
 from ..step import FACTS, Files, Step, facts_file
-from ..variant import DENSE_PIPELINE, SPARSE_PIPELINE, Variant
+from ..variant import DENSE_PIPELINE, SPARSE_PIPELINE, CompileVariant
 
 _RANKED = "dense-ranked"
 
@@ -34,8 +34,10 @@ def _nested(job: Job) -> list[Step]:
 
 def _pruned(job: Job, after: tuple[str, ...]) -> list[Step]:
     """The dense network, and each level pruned from it."""
-    levels = (Variant(name, after, _pipeline(job, density), density) for name, density in job.levels)
-    return [Variant(DENSE, after), *levels]
+    levels = (
+        CompileVariant(name, after, _pipeline(job, density), density, prunes=True) for name, density in job.levels
+    )
+    return [CompileVariant(DENSE, after), *levels]
 
 
 def _pipeline(job: Job, density: float) -> str:
@@ -45,11 +47,11 @@ def _pipeline(job: Job, density: float) -> str:
 
 
 def _trained(job: Job) -> list[Step]:
-    steps: list[Step] = [TrainDense(TRAINED), Variant(DENSE, (TRAINED,))]
+    steps: list[Step] = [TrainDense(TRAINED), CompileVariant(DENSE, (TRAINED,))]
     pipeline = DENSE_PIPELINE if job.of == "channels" else SPARSE_PIPELINE
     for name, density in job.levels:
         tuned = f"{name}-trained"
-        steps += [FineTuned(tuned, (TRAINED,), density), Variant(name, (tuned,), pipeline, density)]
+        steps += [FineTuned(tuned, (TRAINED,), density), CompileVariant(name, (tuned,), pipeline, density)]
     return steps
 
 
@@ -90,15 +92,15 @@ class FineTuned(Step):
 
     def _elements(self, job: Job, files: Files) -> Files:
         from .. import tensors
-        from ..masks import Held, masked_weights, smallest_gone
+        from ..masks import HeldAtZero, masked_weights, smallest_gone, unmasked
         from ..network import STATE, module
         from ..training import train
 
         model, _ = module(job, files)
         masks = smallest_gone(masked_weights(model), None, self.density)
-        steps = train(job, model, always=Held(model, masks))
-        return {STATE: tensors.written(model.state_dict()), FACTS: _facts(job, steps)}
+        steps = train(job, model, always=HeldAtZero(model, masks))
+        return {STATE: tensors.written(model.state_dict()), FACTS: _facts(job, steps, unmasked(model))}
 
 
-def _facts(job: Job, steps: int) -> bytes:
-    return facts_file({"method": "oneshot", "of": job.of, "steps": steps})
+def _facts(job: Job, steps: int, notes: Sequence[str] = ()) -> bytes:
+    return facts_file({"method": "oneshot", "of": job.of, "steps": steps, "notes": [*notes]})

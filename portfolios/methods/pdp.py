@@ -16,16 +16,16 @@ from ..dense import DENSE, TRAINED, TrainDense
 from ..job import Job
 from ..method import method
 from ..step import FACTS, Files, Step, facts_file, facts_of
-from ..variant import SPARSE_PIPELINE, Variant
+from ..variant import SPARSE_PIPELINE, CompileVariant
 
 
 @method("pdp", takes=("after_epoch",))
 def pdp(job: Job) -> list[Step]:
     """Train the trained network with differentiable masks to each level (PDP); `fit` has to call after_epoch."""
-    steps: list[Step] = [TrainDense(TRAINED), Variant(DENSE, (TRAINED,))]
+    steps: list[Step] = [TrainDense(TRAINED), CompileVariant(DENSE, (TRAINED,))]
     for name, density in job.levels:
         trained = f"{name}-trained"
-        steps += [SparseLevel(trained, (TRAINED,), density), Variant(name, (trained,), SPARSE_PIPELINE, density)]
+        steps += [SparseLevel(trained, (TRAINED,), density), CompileVariant(name, (trained,), SPARSE_PIPELINE, density)]
     return steps
 
 
@@ -48,6 +48,7 @@ class SparseLevel(Step):
     def run(self, job: Job, before: Mapping[str, Files]) -> Files:
         from ... import api
         from .. import tensors
+        from ..masks import unmasked
         from ..network import STATE, module
         from ..training import train
 
@@ -59,7 +60,8 @@ class SparseLevel(Step):
             )
         model, inputs = module(job, files)
         chosen = recipe(job, self.density, epochs)
+        notes = unmasked(model) if job.of == "elements" else []
         with api.train(model, chosen, inputs, epochs=epochs, progress=False) as sparse:
             steps = train(job, model, after_epoch=sparse.step)
-        facts = {"method": "pdp", "of": job.of, "recipe": chosen, "steps": steps, "notes": list(sparse.notes)}
+        facts = {"method": "pdp", "of": job.of, "recipe": chosen, "steps": steps, "notes": [*notes, *sparse.notes]}
         return {STATE: tensors.written(model.state_dict()), FACTS: facts_file(facts)}

@@ -9,16 +9,16 @@ from ..dense import DENSE, TRAINED, TrainDense
 from ..job import Job
 from ..method import method
 from ..step import FACTS, Files, Step, facts_file
-from ..variant import Variant
+from ..variant import CompileVariant
 
 
 @method("reconvene", of=("channels",))
 def reconvene(job: Job) -> list[Step]:
     """Cut channels at initialisation (recipes/reconvene.toml), then train each compact network once."""
-    steps: list[Step] = [TrainDense(TRAINED), Variant(DENSE, (TRAINED,))]
+    steps: list[Step] = [TrainDense(TRAINED), CompileVariant(DENSE, (TRAINED,))]
     for name, density in job.levels:
         trained = f"{name}-trained"
-        steps += [FreshLevel(trained, (), density), Variant(name, (trained,), density=density)]
+        steps += [FreshLevel(trained, (), density), CompileVariant(name, (trained,), density=density)]
     return steps
 
 

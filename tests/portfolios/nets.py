@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunec.ir.errors import BudgetError
+
 STEPS_AN_EPOCH, EPOCHS = 5, 4
 SEEN: list[tuple[int, list[dict[str, Tensor]]]] = []
 
@@ -72,7 +74,63 @@ def evaluate(model: nn.Module) -> float:
     return float((model(x).argmax(1) == y).float().mean())
 
 
+def fit_elsewhere(model: nn.Module) -> None:
+    """Leaves the process in another folder."""
+    fit(model)
+    os.chdir("/")
+
+
+def fit_as_it_is(model: nn.Module) -> None:
+    """Trains in the mode that the network comes in."""
+    x, y = data()
+    _step(model, torch.optim.Adam(model.parameters(), 1e-2), x, y)
+
+
+def evaluate_without_gradients(model: nn.Module) -> float:
+    """Leaves the process without gradients."""
+    torch.set_grad_enabled(False)
+    return evaluate(model)
+
+
+HELD = Net(), (torch.zeros(2, 1, 6, 6),)
+"""A source that is an object."""
+
+
+def held() -> tuple[Net, tuple[Tensor]]:
+    """A factory that makes nothing new."""
+    return HELD
+
+
 # ---------------------------------------------------------------------- what goes wrong
+
+
+class Wordy(Net):
+    """Its state is more than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: object) -> None:
+        pass
+
+
+def wordy() -> tuple[Net, tuple[Tensor]]:
+    return Wordy(), (torch.zeros(2, 1, 6, 6),)
+
+
+def fit_grows(model: nn.Module) -> None:
+    """Adds a layer that the source has not."""
+    fit(model)
+    model.more = nn.Linear(2, 2)
+
+
+def fit_by_loss(model: nn.Module) -> None:
+    """Calls what a compact network has not."""
+    model.loss()  # type: ignore[operator]
+
+
+def fit_over_budget(model: nn.Module) -> None:
+    raise BudgetError("a budget of its own", hint="none")
 
 
 def fit_alone(model: nn.Module) -> None:

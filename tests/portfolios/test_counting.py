@@ -40,7 +40,15 @@ def test_one_optimizer_after_the_other() -> None:
     first, second = torch.optim.Adam(net.parameters()), torch.optim.SGD(net.parameters(), 0.1)
     with Steps(net) as steps:
         stepped(first, first, first, second, second, second)
-    assert steps.count == 5  # the change of hands counts as one step of both
+    assert steps.count == 6
+
+
+def test_a_new_optimizer_each_epoch() -> None:
+    net = nn.Linear(2, 2)
+    with Steps(net) as steps:
+        for _ in range(5):
+            stepped(torch.optim.SGD(net.parameters(), 0.1))
+    assert steps.count == 5
 
 
 def test_other_models_do_not_count() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunec.ir.errors import ModelError, UsageError
-from prunec.portfolios.functions import beside, found
+from prunec.portfolios.functions import beside, function_at
 from prunec.portfolios.job import Job
 from prunec.portfolios.resolve import resolved
 
@@ -31,7 +31,7 @@ def test_a_module_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "named_nets.py").write_text("def net(): ...\ndef fit(model): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert beside("named_nets:net", "fit") == "named_nets:fit"
-    assert found("named_nets:fit", "--train").takes == frozenset()
+    assert function_at("named_nets:fit", "--train").takes == frozenset()
 
 
 @pytest.mark.parametrize("source", ["net.onnx", "net.pt2", "torchvision:resnet18", "timm:vit"])
@@ -40,8 +40,8 @@ def test_files_and_zoos_have_no_functions(source: str) -> None:
 
 
 def test_only_what_a_function_takes_is_given() -> None:
-    assert found(f"{NETS}:fit", "--train").takes == {"start", "after_epoch"}
-    assert found(f"{NETS}:fit_alone", "--train").takes == frozenset()
+    assert function_at(f"{NETS}:fit", "--train").takes == {"start", "after_epoch"}
+    assert function_at(f"{NETS}:fit_alone", "--train").takes == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_only_what_a_function_takes_is_given() -> None:
 )
 def test_a_function_that_cannot_be_used(text: str, error: type[Exception], said: str, hint: str) -> None:
     with pytest.raises(error, match=said) as caught:
-        found(text, "--train")
+        function_at(text, "--train")
     assert hint in caught.value.hint  # type: ignore[attr-defined]
 
 
@@ -89,4 +89,4 @@ def test_a_method_that_is_misspelt_is_guessed() -> None:
 )
 def test_a_measure_that_is_no_number(function: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        found(f"{NETS}:{function}", "--evaluate").measured(None)
+        function_at(f"{NETS}:{function}", "--evaluate").measured(None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prunec.ir.errors import EnvironmentProblem
+from prunec.ir.modules import load_module
 from prunec.portfolios.identity import identity
 from prunec.portfolios.job import Job
 
@@ -73,3 +77,51 @@ def test_an_onnx_file_and_its_tensors_beside_it(tmp_path: Path) -> None:
     data[0] ^= 1
     (tmp_path / "net.data").write_bytes(data)
     assert common(job) != before
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "nets_of/sub").mkdir(parents=True)
+    (tmp_path / "nets_of/__init__.py").write_text("WIDTH = 8\n")
+    (tmp_path / "nets_of/common.py").write_text("X = 1\n")
+    (tmp_path / "nets_of/beside.py").write_text("")
+    (tmp_path / "nets_of/sub/__init__.py").write_text("")
+    (tmp_path / "nets_of/sub/net.py").write_text("from ..common import X\nfrom nets_of import beside\ndef net(): ...\n")
+    (tmp_path / "use.py").write_text("from nets_of.sub.net import net\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    _forget()
+
+
+def _forget() -> None:
+    """As a new process."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nets_of"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("file", ["__init__.py", "common.py", "beside.py", "sub/__init__.py", "sub/net.py"])
+@pytest.mark.parametrize("source", ["use.py:net", "nets_of.sub.net:net"])
+def test_the_files_of_a_package_count(package: Path, source: str, file: str) -> None:
+    """Those above as well, and wherever on the path it lies."""
+    job = Job(f"{package}/{source}" if source.startswith("use") else source, (0.5,))
+    before = common(job)
+    with (package / "nets_of" / file).open("a") as written:
+        written.write("# more\n")
+    _forget()
+    assert common(job) != before
+
+
+def test_a_file_that_changed_since_it_was_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "loaded_net.py"
+    file.write_text("def net(): ...\n")
+    job = Job(f"{file}:net", (0.5,))
+    common(job)
+    file.write_text("def net(): ...  # more\n")
+    load_module(str(file))
+    before = common(job)
+    file.write_text("def net(): return 1\n")
+    with pytest.raises(EnvironmentProblem, match=r"loaded_net\.py changed since this process loaded it") as caught:
+        common(job)
+    assert "start a new one" in caught.value.hint
+    file.write_text("def net(): ...  # more\n")
+    assert common(job) == before

@@ -5,7 +5,9 @@ The steps here make no network: they write down that they ran.
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Self
 import pytest
 import torch
 
-from prunec.ir.errors import BudgetError, ModelError, PassError, PrunecError
+from prunec.ir.errors import BudgetError, EnvironmentProblem, ModelError, PassError, PrunecError
 from prunec.portfolios.executor import InProcess
 from prunec.portfolios.job import Job
 from prunec.portfolios.levels import build_levels
 from prunec.portfolios.method import METHODS, method
 from prunec.portfolios.step import MODEL, Files, Step, facts_file
-from prunec.portfolios.variant import Variant
+from prunec.portfolios.variant import CompileVariant
+from prunec.portfolios.work import Work
 from prunec.portfolios.worker import Done, Failed, Task, perform
 
 RAN: list[str] = []
@@ -48,7 +51,7 @@ class Noted(Step):
 
 
 @dataclass(frozen=True)
-class NotedVariant(Variant):
+class NotedVariant(CompileVariant):
     """The same, with facts."""
 
     def run(self, job: Job, before: Mapping[str, Files]) -> Files:
@@ -218,6 +221,12 @@ def test_a_step_leaves_the_process_as_it_was(tmp_path: Path, monkeypatch: pytest
 
     def drawn(self: Noted, job: Job, before: Mapping[str, Files]) -> Files:
         seen.append((torch.get_num_threads(), float(torch.rand(1)) + random.random()))
+        assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True)
+        torch.set_grad_enabled(False)
+        sys.path.insert(0, "elsewhere")
+        os.chdir(tmp_path)
         return {}
 
     monkeypatch.setattr(Noted, "run", drawn)
@@ -228,9 +237,41 @@ def test_a_step_leaves_the_process_as_it_was(tmp_path: Path, monkeypatch: pytest
         assert isinstance(perform(Task(replace(JOB, threads=threads + 1), name, {}, None)), Done)
         assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]
     assert seen[0] == seen[1] and seen[0][0] == threads + 1, "each step starts from the same"
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == threads and torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled() and not torch.are_deterministic_algorithms_enabled()
+    assert "elsewhere" not in sys.path and Path.cwd() != tmp_path
 
 
 def test_another_version_elsewhere_is_said(tmp_path: Path) -> None:
     failed = perform(Task(JOB, ALL[0], {}, None, version="9.9"))
     assert isinstance(failed, Failed) and "the same version" in failed.hint and "9.9" in failed.message
+
+
+def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
+    with Work(tmp_path).locked(), pytest.raises(EnvironmentProblem, match="another process builds here"):
+        built(tmp_path)
+    assert not RAN
+
+
+def test_a_budget_that_not_even_the_dense_network_meets(tmp_path: Path) -> None:
+    WRONG["dense-trained"] = BudgetError("the budget cannot be met", hint="less")
+    with pytest.raises(BudgetError, match="dense was not made, nor what follows from it: the budget cannot be met"):
+        built(tmp_path)
+
+
+def test_a_file_that_changes_during_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows which state of it the step was made from, so that it is not kept."""
+    source = tmp_path / "net.onnx"
+    source.write_bytes(b"one")
+    run = Noted.run
+
+    def changing(self: Noted, job: Job, before: Mapping[str, Files]) -> Files:
+        if self.name == "level-1-trained":
+            source.write_bytes(b"other")
+        return run(self, job, before)
+
+    monkeypatch.setattr(Noted, "run", changing)
+    with pytest.raises(EnvironmentProblem, match="level-1-trained: a file that it is made from changed") as caught:
+        built(tmp_path / "work", replace(JOB, source=str(source)))
+    assert "start again" in caught.value.hint
+    assert sorted(p.name for p in (tmp_path / "work").glob("[!.]*")) == ["dense", "dense-trained"]

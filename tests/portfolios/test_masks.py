@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
+from prunec.ir.errors import ModelError
 from prunec.portfolios.counting import Steps
-from prunec.portfolios.masks import Held, masked_weights, smallest_gone
+from prunec.portfolios.masks import HeldAtZero, masked_weights, smallest_gone, unmasked
 
 from .nets import Net, data
 
@@ -43,7 +45,7 @@ def test_what_is_masked_stays_zero(name: str) -> None:
     optimizer = OPTIMIZERS[name](net)
     trained(net, optimizer)  # it has momentum for every element
     masks = smallest_gone(masked_weights(net), None, 0.3)
-    with Steps(net, always=Held(net, masks)):
+    with Steps(net, always=HeldAtZero(net, masks)):
         trained(net, optimizer)
     for name, weight in masked_weights(net).items():
         assert not weight[~masks[name]].any()
@@ -54,7 +56,7 @@ def test_without_the_hook_momentum_brings_it_back() -> None:
     net = network()
     optimizer = OPTIMIZERS["momentum"](net)
     trained(net, optimizer)
-    Held(net, smallest_gone(masked_weights(net), None, 0.3))
+    HeldAtZero(net, smallest_gone(masked_weights(net), None, 0.3))
     before = zeros(net)
     trained(net, optimizer, 1)
     assert before > 1000 and zeros(net) < 100
@@ -62,7 +64,7 @@ def test_without_the_hook_momentum_brings_it_back() -> None:
 
 def test_the_hook_is_gone_afterwards() -> None:
     net = network()
-    with Steps(net, always=Held(net, smallest_gone(masked_weights(net), None, 0.3))):
+    with Steps(net, always=HeldAtZero(net, smallest_gone(masked_weights(net), None, 0.3))):
         pass
     before = zeros(net)
     trained(net, OPTIMIZERS["adam"](net), 1)
@@ -101,3 +103,18 @@ def test_a_weight_that_two_layers_share_has_one_mask() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
     assert list(masked_weights(net)) == ["0.weight"]
+
+
+@pytest.mark.parametrize("norm", [weight_norm, parametrizations.weight_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_weight_that_is_computed_has_no_mask(norm: Callable[[nn.Module], nn.Module]) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), norm(nn.Linear(4, 3)))
+    with pytest.raises(ModelError, match=r"masking 1\.weight of shape \(3, 4\): it is no parameter") as caught:
+        masked_weights(net)
+    assert caught.value.hint == "remove the parametrizations before, or --of channels"
+
+
+def test_weights_without_a_mask_are_noted_where_they_are_many() -> None:
+    (note,) = unmasked(nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 8)))
+    assert note.startswith("56% of the weights have no mask")
+    assert unmasked(nn.Sequential(nn.Embedding(1, 8), nn.Linear(8, 80))) == [] == unmasked(network())

@@ -12,13 +12,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.fx
 from onnx import numpy_helper
 
 import prunec
 import prunec.portfolios.methods
+from prunec.ir.errors import ModelError
 from prunec.ir.modules import load_module
 from prunec.portfolios import Built, Job, build_levels
 from prunec.portfolios.executor import InProcess
+from prunec.portfolios.functions import function_at
 from prunec.portfolios.job import Of
 from prunec.portfolios.masks import masked_weights
 from prunec.portfolios.method import METHODS
@@ -78,7 +81,7 @@ def elements(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def channels(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return Run(tmp_path_factory.mktemp("channels"), (0.6, 0.3), method="imp", rewind=3)
+    return Run(tmp_path_factory.mktemp("channels"), (0.5,), method="imp", rewind=3)
 
 
 def test_elements_are_as_many_as_were_asked_for(elements: Run) -> None:
@@ -127,7 +130,7 @@ def test_the_dense_network_is_trained_once_and_to_its_end(elements: Run) -> None
 
 def test_channels_are_cut_and_rewound(channels: Run) -> None:
     """Each channel that a level begins with is one of the dense network's at step 3, in all of its parameters."""
-    checked(channels.found, (0.6, 0.3))
+    checked(channels.found, (0.5,))
     (_, dense), *levels = channels.seen
     outer: list[torch.Tensor] = [torch.arange(12), torch.arange(16)]
     for start, states in levels:
@@ -163,10 +166,10 @@ def test_smaller_levels_have_smaller_files(channels: Run) -> None:
 
 
 def test_the_file_has_the_weights_that_were_trained(channels: Run) -> None:
-    trained = read((channels.work / "level-2-trained/weights.safetensors").read_bytes())
-    held = [w for w in weights_of(channels.found[2].model).values() if w.shape == tuple(trained["b.weight"].shape)]
+    trained = read((channels.work / "level-1-trained/weights.safetensors").read_bytes())
+    held = [w for w in weights_of(channels.found[1].model).values() if w.shape == tuple(trained["b.weight"].shape)]
     assert held and np.allclose(held[0], trained["b.weight"].numpy())
-    assert torch.equal(trained["b.weight"], channels.seen[2][1][-1]["b.weight"])
+    assert torch.equal(trained["b.weight"], channels.seen[1][1][-1]["b.weight"])
 
 
 def ran(job: Job, *names: str) -> dict[str, Files]:
@@ -233,8 +236,8 @@ def test_a_network_that_nobody_can_train(tmp_path: Path) -> None:
 
 def test_nested_levels_are_prefixes(tmp_path: Path) -> None:
     """Of the dense network's bytes: each bias is its beginning, each weight along both axes."""
-    found = build_levels(Job(SOURCE, (0.5, 0.3), "oneshot", nested=True), tmp_path / "torch", InProcess())
-    checked(found, (0.5, 0.3))
+    found = build_levels(Job(SOURCE, (0.5,), "oneshot", nested=True), tmp_path / "torch", InProcess())
+    checked(found, (0.5,))
     _check_prefixes(found)
 
 
@@ -260,3 +263,49 @@ def test_methods_are_one_file_each() -> None:
     folder = Path(prunec.portfolios.methods.__file__).parent
     assert sorted(METHODS) == sorted(p.stem for p in folder.glob("[!_]*.py"))
     assert all(m.help for m in METHODS.values())
+
+
+def test_a_network_comes_in_training_mode() -> None:
+    job = resolved(Job(SOURCE, (0.5,), of="elements", rewind=0, train=f"{NETS}:fit_as_it_is"))
+    state = read(ran(job, "dense-trained")["dense-trained"]["state.safetensors"])
+    assert state["norm.num_batches_tracked"] == 1
+
+
+@pytest.mark.parametrize("source", ["HELD", "held"])
+def test_a_source_that_is_an_object_is_left_as_it_is(source: str) -> None:
+    job = resolved(Job(f"{NETS}:{source}", (0.5,), of="elements", rewind=0, train=f"{NETS}:fit_as_it_is"))
+    first, second = (ran(job, "dense-trained")["dense-trained"]["state.safetensors"] for _ in range(2))
+    assert first == second
+
+
+def test_a_state_that_is_no_tensor_is_named() -> None:
+    job = resolved(Job(f"{NETS}:wordy", (0.5,), of="elements", rewind=0))
+    with pytest.raises(ModelError, match="_extra_state is a dict, no tensor") as caught:
+        ran(job, "dense-trained")
+    assert "get_extra_state" in caught.value.hint
+
+
+def test_a_state_that_the_source_does_not_take() -> None:
+    job = resolved(Job(SOURCE, (0.5,), of="elements", rewind=0, train=f"{NETS}:fit_grows"))
+    with pytest.raises(ModelError, match=r"loading the trained state into .*nets\.py:net anew") as caught:
+        ran(job, "dense-trained", "dense")
+    assert "adds no parameters" in caught.value.hint
+
+
+def test_a_compact_network_has_no_methods_of_its_class() -> None:
+    compact = torch.fx.symbolic_trace(Net())
+    with pytest.raises(ModelError, match="fit_by_loss failed: AttributeError") as caught:
+        function_at(f"{NETS}:fit_by_loss", "--train")(compact)
+    assert "write the loss outside of the class" in caught.value.hint
+    with pytest.raises(ModelError) as caught:
+        function_at(f"{NETS}:fit_by_loss", "--train")(Net())
+    assert "what is finished is kept" in caught.value.hint
+
+
+def test_steps_leave_each_other_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One function changes the folder, the other one turns gradients off; the work folder is a relative one."""
+    monkeypatch.chdir(tmp_path)
+    options = {"train": f"{NETS}:fit_elsewhere", "evaluate": f"{NETS}:evaluate_without_gradients"}
+    found = build_levels(Job(SOURCE, (0.5,), "oneshot", "elements", **options), Path("work"), InProcess())  # type: ignore[arg-type]
+    assert [b.model.is_file() for b in found] == [True, True] and Path.cwd() == tmp_path and torch.is_grad_enabled()
+    assert found[0].model == tmp_path / "work/dense/model.onnx"

@@ -77,3 +77,15 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "work").write_text("")
     with pytest.raises(EnvironmentProblem):
         Work(tmp_path / "work")
+
+
+def test_two_do_not_build_in_one_folder(work: Work) -> None:
+    with (
+        work.locked(),
+        pytest.raises(EnvironmentProblem, match="another process builds here") as caught,
+        Work(work.folder).locked(),
+    ):
+        pass
+    assert "another folder" in caught.value.hint
+    with Work(work.folder).locked():
+        pass
