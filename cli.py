@@ -156,8 +156,9 @@ def _add_passes(commands: Commands) -> None:
 
 def _add_explain(commands: Commands) -> None:
     c = command(
-        commands, "explain", run_explain, "explain a pass, a criterion, a target, a method, an op, an ONNX or ATen op, or recipe"
-    )
+        commands, "explain", run_explain,
+        "explain a pass, a criterion, a target, a method, an op, an ONNX or ATen op, or recipe",
+    )  # fmt: skip
     c.add_argument("name", metavar="NAME")
 
 

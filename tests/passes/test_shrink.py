@@ -324,15 +324,18 @@ def test_products_of_matrices_are_layers(tmp_path: Path, rank: int, op: str, bia
     }
     tensors["v"][:, 3:12] = 0
     kind, _, alpha = op.partition(", ")
-    home = {"domain": "com.microsoft"} if kind == "FusedMatMul" else {}
+    home: dict[str, Any] = {"domain": "com.microsoft"} if kind == "FusedMatMul" else {}
     nodes = [
-        onnx.helper.make_node(kind, ["x", "v"], ["h"], **home, **({"alpha": 0.5} if alpha else {})),
+        onnx.helper.make_node(kind, ["x", "v"], ["h"], **home | ({"alpha": 0.5} if alpha else {})),
         *([onnx.helper.make_node("Add", ["h", "b"], ["s"])] if biased else []),
         onnx.helper.make_node("Sigmoid" if biased else "Relu", ["s" if biased else "h"], ["r"]),
-        onnx.helper.make_node(kind, ["r", "w"], ["y"], **home, **({"alpha": 2.0} if alpha else {})),
+        onnx.helper.make_node(kind, ["r", "w"], ["y"], **home | ({"alpha": 2.0} if alpha else {})),
     ]
     stored = [numpy_helper.from_array(a, n) for n, a in tensors.items() if biased or n != "b"]
-    shapes = {"x": ["batch", *[5] * (rank - 2), 16], "y": ["batch", *[5] * (rank - 2), 8]}
+    shapes: dict[str, list[str | int | None]] = {
+        "x": ["batch", *[5] * (rank - 2), 16],
+        "y": ["batch", *[5] * (rank - 2), 8],
+    }
     x, y = (onnx.helper.make_tensor_value_info(n, 1, s) for n, s in shapes.items())
     graph = onnx.helper.make_graph(nodes, "g", [x], [y], stored)
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
