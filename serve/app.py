@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -24,14 +25,19 @@ from .datatypes import check_served
 from .inference import Inference, check_model, check_variant
 from .limits import Limits
 from .metrics import CONTENT_TYPE, Metrics
-from .readiness import Readiness
-from .refusal import Refused, busy
-from .responses import refused
+from .refusal import Refused, busy, refused
 
 if TYPE_CHECKING:
     from ..runtime.service import Service
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass
+class Readiness:
+    """Whether a server takes requests: until it is told to stop, which a signal handler may do at any time."""
+
+    ready: bool = True
 
 
 def make_app(service: Service, limits: Limits | None = None, readiness: Readiness | None = None) -> Starlette:

@@ -1,10 +1,11 @@
 """A connection that no client can hold for long: uvicorn's, and a bound for every wait.
 
 uvicorn waits for ever for the head of a request, for a client that reads slowly, and for the rest of a body that it
-has already refused.  Here each of these waits has an alarm; chunks of a few bytes, which cost more to read than to
-send, are refused; and where too many connections are open, the one that has waited longest for its client makes room.
+has already refused.  Here each of these waits has an alarm; and where too many connections are open, the one that has
+waited longest for its client makes room.
 
-The bound for a body that is awaited is in :mod:`.bodies`.  Start at :meth:`GuardedConnection._watch`.
+The bound for a body that is awaited is in :mod:`.bodies`; what is no good HTTP is refused by :mod:`.http1`.  Start at
+:meth:`GuardedConnection._watch`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ import asyncio
 import json
 import socket
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .alarm import Alarm
+from .http1 import Http1
 from .limits import Limits
 
-_CHUNKS = 256
-_CHUNK_BYTES = 128
+if TYPE_CHECKING:
+    from .app import Readiness
 
 
-def connection_for(limits: Limits) -> type[GuardedConnection]:
+def connection_for(limits: Limits, readiness: Readiness) -> type[GuardedConnection]:
     """The class of the connections of one server."""
-    return type("Connection", (GuardedConnection,), {"limits": limits, "waiting": {}})
+    return type("Connection", (GuardedConnection,), {"limits": limits, "readiness": readiness, "waiting": {}})
 
 
 class GuardedConnection(H11Protocol):
@@ -37,16 +39,19 @@ class GuardedConnection(H11Protocol):
     ----------
     limits
         What the server takes.
+    readiness
+        Whether the server goes on.
     waiting
-        All connections whose client is to send something, the one that has waited longest first.
+        All connections whose client is to send or to read something, the one that has waited longest first.
     """
 
     limits: ClassVar[Limits]
+    readiness: ClassVar[Readiness]
     waiting: ClassVar[dict[GuardedConnection, None]]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.conn = FrugalConnection(h11.SERVER, self.limits.head_bytes)
+        self.conn = Http1(self.limits.head_bytes, self.readiness)
         self._head = Alarm(self.loop, self.limits.head_s, self._on_late_head)
         self._rest = Alarm(self.loop, self.limits.linger_s, self._abort)
         self._closing = Alarm(self.loop, self.limits.answer_s, self._abort)
@@ -83,6 +88,7 @@ class GuardedConnection(H11Protocol):
         """The client does not read as fast as it is answered."""
         super().pause_writing()
         self._reader.run(True)
+        self._watch()
 
     def resume_writing(self) -> None:
         """It has read almost all that was written."""
@@ -110,7 +116,8 @@ class GuardedConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What was sent is no HTTP."""
         most = f"its head is larger than {self.limits.head_bytes:,} bytes"
-        self._refuse(400, f"the request is no HTTP/1.1, or {most}, or its body comes in chunks of a few bytes")
+        body = "its body is announced in two ways, or comes in chunks of a few bytes"
+        self._refuse(400, f"the request is no HTTP/1.1, or {most}, or {body}")
 
     @property
     def _in_flight(self) -> bool:
@@ -125,7 +132,7 @@ class GuardedConnection(H11Protocol):
         self._closing.run(closing)
         if not self.flow.write_paused and not self._in_flight:
             self._reader.off()
-        if state in (h11.IDLE, h11.SEND_BODY) and not closing:
+        if self.flow.write_paused or (state in (h11.IDLE, h11.SEND_BODY) and not closing):
             self.waiting.setdefault(self)
         else:
             self.waiting.pop(self, None)
@@ -164,21 +171,3 @@ class GuardedConnection(H11Protocol):
         head = h11.Response(status_code=status, headers=pairs, reason=HTTPStatus(status).phrase.encode())
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-
-
-class FrugalConnection(h11.Connection):
-    """The protocol's state, which refuses a body in chunks of a few bytes each."""
-
-    _chunks = _bytes = 0
-
-    def next_event(self) -> Any:
-        """The next event; raises ``h11.RemoteProtocolError`` for what is no HTTP, or too many chunks."""
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            self._chunks = self._bytes = 0
-        elif isinstance(event, h11.Data):
-            self._chunks += event.chunk_start
-            self._bytes += len(event.data)
-            if self._chunks > _CHUNKS + self._bytes // _CHUNK_BYTES:
-                raise h11.RemoteProtocolError("the chunks of the body are too small", 400)
-        return event

@@ -25,6 +25,6 @@ class Decoders:
         self._large = ThreadPoolExecutor(1, thread_name_prefix="prunec-decode-large")
 
     async def run(self, nbytes: int, function: Callable[[], T]) -> T:
-        """What ``function`` returns, which works on so many bytes."""
+        """What ``function`` returns, which converts so many bytes."""
         lane = self._large if nbytes >= LARGE else self._small
         return await asyncio.get_running_loop().run_in_executor(lane, function)

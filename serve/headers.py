@@ -11,7 +11,7 @@ from .refusal import Refused, bad, shown, too_large
 JSON_LENGTH = "inference-header-content-length"
 """The header of the binary tensor extension: how many bytes of the body are JSON; tensors follow."""
 
-_ONCE = ("content-length", "content-encoding", "transfer-encoding", JSON_LENGTH)
+_ONCE = ("content-length", "content-encoding", JSON_LENGTH)
 _SEND_BINARY = f"send tensors as binary data, with the header {JSON_LENGTH.title()}"
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -74,8 +74,6 @@ def _single(headers: Headers) -> dict[str, str]:
             if name in found:
                 raise bad(f"the header {name.title()} stands twice", "give it once")
             found[name] = value.decode("latin-1").strip()
-    if "content-length" in found and "transfer-encoding" in found:
-        raise bad("there are both Content-Length and Transfer-Encoding", "a body is announced in one way")
     return found
 
 

@@ -21,15 +21,14 @@ from starlette.types import Receive, Scope, Send
 from ..ir.errors import UsageError, first_line
 from ..ir.words import did_you_mean, listed
 from ..runtime.service import Busy
-from .answer import Payload, payload
-from .bodies import Gone, Held, Share, gone, parted, read
+from .answer import Payload, answer_bytes, converted_bytes, payload, send_payload
+from .bodies import Gone, HeldBytes, Share, gone, parted, read
 from .decoders import Decoders
 from .headers import announced
 from .limits import Limits
 from .metrics import Metrics
-from .refusal import Refused, bad, busy, shown
+from .refusal import Refused, bad, busy, refused, shown
 from .request import Declared, InferenceRequest, read_request
-from .responses import refused, send_payload
 
 if TYPE_CHECKING:
     from ..runtime.opened import Answer
@@ -57,7 +56,7 @@ class Inference:
     def __init__(self, service: Service, limits: Limits, metrics: Metrics) -> None:
         self._service, self._limits, self._metrics = service, limits, metrics
         self._declared = Declared(service.portfolio.inputs, service.portfolio.outputs)
-        self._held = Held(limits.held_bytes)
+        self._held = HeldBytes(limits.held_bytes)
         self._decoders = Decoders()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,18 +84,24 @@ class Inference:
         answer = await self._run(request, _chosen(request, path.get("variant"), portfolio.variants), exchange)
         exchange.variant = answer.variant
         self._metrics.ran(answer.variant, answer.seconds)
-        written = partial(payload, answer, request, portfolio.name, self._limits.json_answer_bytes)
-        found = await self._decoders.run(sum(a.nbytes for a in answer.values()), written)
+        return await self._written(answer, request, share)
+
+    async def _written(self, answer: Answer, request: InferenceRequest, share: Share) -> Payload:
+        """The response; until it is written, the inputs, the outputs and what they become are held."""
+        json_limit = self._limits.json_answer_bytes
+        share.hold_also(answer_bytes(answer, request.outputs, json_limit))
+        written = partial(payload, answer, request, self._service.portfolio.name, json_limit)
+        found = await self._decoders.run(converted_bytes(answer, request.outputs), written)
         share.hold(len(found.body))
         return found
 
     async def _read(self, request: Request, share: Share) -> InferenceRequest:
-        """The request, whose JSON is let go once it is parsed."""
+        """The request, whose JSON is let go once it is parsed.  Binary tensors are views, so JSON is all that costs."""
         body = announced(request.scope["headers"], self._limits)
         data = await read(request.receive, body, share, self._limits)
         head, tensors = parted(data, body.json_bytes)
         parsed = partial(read_request, head, tensors, self._declared, self._limits)
-        found = await self._decoders.run(len(data), parsed)
+        found = await self._decoders.run(len(head), parsed)
         share.hold(max(found.nbytes, len(data) if len(tensors) else 0))
         return found
 

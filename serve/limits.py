@@ -7,6 +7,7 @@ queue of :class:`~prunec.runtime.service.Service`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 from ..ir.errors import UsageError
@@ -26,7 +27,8 @@ class Limits:
         Of the JSON of a request.  It is smaller, for parsing holds the interpreter's lock (15 ms for each MB), and
         takes up to 10 times the memory.
     held_bytes
-        Of all requests and answers together that the server holds at one time.
+        Of all requests and answers together that the server holds at one time; the first 64 KiB of each are not
+        refused.
     json_answer_bytes
         Of the data of one output as JSON; binary outputs have no such limit.
     head_bytes
@@ -74,7 +76,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 0 or (value == 0 and name not in ("notice_s", "grace_s")):
+            if not math.isfinite(value) or value < 0 or (value == 0 and name not in ("notice_s", "grace_s")):
                 raise UsageError(f"the limit {name} cannot be {value}", hint="give a positive number", limit=name)
         for name in ("body_bytes", "json_bytes"):
             if getattr(self, name) > self.held_bytes:

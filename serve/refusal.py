@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from ..ir.errors import PrunecError
 
 _SHOWN, _ITEMS, _BITS = 80, 20, 128
@@ -31,6 +33,11 @@ class Refused(PrunecError):
 
     def __str__(self) -> str:
         return self.text
+
+
+def refused(refusal: Refused) -> JSONResponse:
+    """``{"error": …}`` with the status and the headers of ``refusal``."""
+    return JSONResponse({"error": refusal.text}, refusal.status, refusal.headers)
 
 
 def bad(message: str, hint: str = "", **data: Any) -> Refused:

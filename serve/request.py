@@ -19,7 +19,7 @@ from .limits import Limits
 from .refusal import Refused, bad, shown
 from .shapes import Shapes, elements
 from .strict_json import parse
-from .tensors import from_binary, from_json
+from .tensors import from_binary, from_json, held_bytes
 
 VARIANT, BINARY_SIZE, BINARY, ALL_BINARY = "variant", "binary_data_size", "binary_data", "binary_data_output"
 _ELSEWHERE = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
@@ -65,8 +65,8 @@ class InferenceRequest:
 
     @property
     def nbytes(self) -> int:
-        """Of the inputs; a string counts as what its object takes, about."""
-        return sum(a.nbytes + (64 * a.size if a.dtype.kind == "O" else 0) for a in self.inputs.values())
+        """Of the inputs."""
+        return sum(map(held_bytes, self.inputs.values()))
 
 
 def read_request(head: memoryview, tensors: memoryview, declared: Declared, limits: Limits) -> InferenceRequest:

@@ -1,7 +1,8 @@
 """The server: a socket, uvicorn, and an end in good order.
 
-On the first SIGTERM or SIGINT it is no longer ready; after a moment, in which whoever distributes requests can notice,
-it takes no more connections, answers what is in flight, and ends.  A second signal ends the process at once.
+On the first SIGTERM or SIGINT it is no longer ready, and each answer tells its client to connect elsewhere; after a
+moment, in which whoever distributes requests can notice, it takes no more connections, answers what is in flight, and
+ends.  A second signal ends the process at once.
 
 There is no authentication and no TLS: it listens to this machine alone unless told otherwise, and a proxy belongs in
 front of it then.  Start at :func:`serve`.
@@ -23,10 +24,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from ..ir.errors import EnvironmentProblem
-from .app import make_app
+from .app import Readiness, make_app
 from .connection import connection_for
 from .limits import Limits
-from .readiness import Readiness
 
 if TYPE_CHECKING:
     from ..runtime.service import Service
@@ -82,7 +82,7 @@ class HttpServer:
         self._readiness = Readiness()
         app = make_app(service, self._limits, self._readiness)
         self._socket = _listening(host, port)
-        self._server = _Server(_config(app, self._limits), self._readiness, self._limits.notice_s)
+        self._server = _Server(_config(app, self._limits, self._readiness), self._readiness, self._limits.notice_s)
         self.url = _url(self._socket)
 
     def run(self) -> None:
@@ -142,10 +142,10 @@ class _Server(uvicorn.Server):
         return ends
 
 
-def _config(app: object, limits: Limits) -> uvicorn.Config:
+def _config(app: object, limits: Limits, readiness: Readiness) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=connection_for(limits),
+        http=connection_for(limits, readiness),
         loop="asyncio",
         ws="none",
         lifespan="off",

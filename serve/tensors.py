@@ -66,14 +66,27 @@ def to_json(name: str, array: Array, limit: int) -> bytes:
     Raises :class:`Refused` (422) where JSON cannot say them (NaN, infinities, bytes that are no text), or the list
     would be longer than ``limit``: the same output is to be had as binary data.
     """
+    if 2 * array.size > limit:
+        raise _too_long(name, limit, array)
     _check_finite(name, array)
     blocks, length = [], 2
     for block in _blocks(name, array):
         blocks.append(block)
         length += len(block) + 1
         if length > limit:
-            raise _unsaid(name, f"is longer than {limit:,} bytes as JSON", array)
+            raise _too_long(name, limit, array)
     return b"[" + b",".join(blocks) + b"]"
+
+
+def held_bytes(array: Array) -> int:
+    """What an array takes; a string counts as what its object takes, about."""
+    return int(array.nbytes) + (64 * array.size if array.dtype.kind == "O" else 0)
+
+
+def json_bytes(array: Array) -> int:
+    """The most that numbers or booleans take as JSON; for strings a guess."""
+    width = {"b": 6, "f": 25, "i": 2 + 3 * array.itemsize, "u": 2 + 3 * array.itemsize}
+    return 2 + width.get(array.dtype.kind, 64) * array.size
 
 
 def _flat(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
@@ -196,6 +209,10 @@ def _plain(block: Array) -> list[Any]:
     if block.dtype.kind not in "OSU":
         return list(block.tolist())
     return [found.decode() if isinstance(found, bytes) else str(found) for found in block.tolist()]
+
+
+def _too_long(name: str, limit: int, array: Array) -> Refused:
+    return _unsaid(name, f"is longer than {limit:,} bytes as JSON", array)
 
 
 def _unsaid(name: str, why: str, array: Array) -> Refused:

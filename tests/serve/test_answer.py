@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunec.runtime.opened import Answer
-from prunec.serve.answer import payload
+from prunec.serve.answer import answer_bytes, converted_bytes, payload
 from prunec.serve.request import AskedOutput, InferenceRequest
 
 from .client import DTYPES, Reply, outputs
@@ -56,6 +56,16 @@ def test_names_are_escaped() -> None:
     name: Any = 'a"\\\né'
     answer = Answer({name: np.ones(1, np.float32)}, "v", 0.0)
     assert answered(answer, AskedOutput(name, False)).json["outputs"][0]["name"] == name
+
+
+def test_what_it_takes_is_said_before_it_is_written() -> None:
+    answer = Answer({"y": np.ones(1000, np.float32), "s": np.array(["a"], object)}, "v", 0.0)
+    as_bytes, as_json, strings = AskedOutput("y", True), AskedOutput("y", False), AskedOutput("s", True)
+    assert answer_bytes(answer, [as_bytes], LIMIT) == 8000
+    assert answer_bytes(answer, [as_json], LIMIT) == 4000 + 25_002
+    assert answer_bytes(answer, [as_json, as_bytes], 5000) == 4000 + 5000 + 8000
+    assert converted_bytes(answer, [as_bytes]) == 0
+    assert converted_bytes(answer, [as_json, strings]) == 4000 + 72
 
 
 def test_the_type_of_the_body_is_said() -> None:

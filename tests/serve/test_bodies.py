@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from prunec.serve.bodies import Gone, Held, Message, gone, parted, read
+from prunec.serve import bodies
+from prunec.serve.bodies import Gone, HeldBytes, Message, gone, parted, read
 from prunec.serve.headers import announced
 from prunec.serve.limits import Limits
 from prunec.serve.refusal import Refused
@@ -15,21 +16,23 @@ LIMITS = Limits(json_bytes=100, body_bytes=100, held_bytes=150)
 
 
 class Pieces:
-    """What a client sends, piece by piece; then it says nothing more, or leaves."""
+    """What a client sends, piece by piece; then it says nothing more, or leaves.  ``begun``: it has sent something."""
 
     def __init__(self, pieces: Iterable[bytes], *, ends: bool = True, leaves: bool = False) -> None:
+        self.begun = asyncio.Event()
         found: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
         end: list[Message] = [{"type": "http.request"}] if ends else []
         self.left = [*found, *end, *([{"type": "http.disconnect"}] * leaves)]
 
     async def __call__(self) -> Message:
         if not self.left:
+            self.begun.set()
             await asyncio.sleep(3600)
         return self.left.pop(0)
 
 
-def body(pieces: Pieces, held: Held | None = None, limits: Limits = LIMITS) -> bytes:
-    with (held or Held(limits.held_bytes)).share() as share:
+def body(pieces: Pieces, held: HeldBytes | None = None, limits: Limits = LIMITS) -> bytes:
+    with (held or HeldBytes(limits.held_bytes, small=0)).share() as share:
         return bytes(asyncio.run(read(pieces, announced([], limits), share, limits)))
 
 
@@ -58,7 +61,7 @@ def test_a_client_that_leaves_needs_no_answer() -> None:
 
 
 def test_all_requests_together_hold_so_much() -> None:
-    held = Held(150)
+    held = HeldBytes(150, small=0)
     with held.share() as other:
         other.hold(100)
         assert body(Pieces([b"x" * 50]), held) == b"x" * 50
@@ -72,12 +75,70 @@ def test_all_requests_together_hold_so_much() -> None:
 
 
 def test_less_may_always_be_held() -> None:
-    held = Held(100)
+    held = HeldBytes(100, small=0)
     with held.share() as first, held.share() as second:
         first.hold(60)
         second.hold(40)
         first.hold(50)
         assert held.total == 90
+
+
+def test_more_may_be_held_beside_what_is() -> None:
+    held = HeldBytes(100, small=0)
+    with held.share() as share:
+        share.hold(60)
+        share.hold_also(40)
+        assert held.total == 100
+        with pytest.raises(Refused, match="hold 100 bytes"):
+            share.hold_also(1)
+        assert held.total == 100
+
+
+def test_small_requests_are_not_shut_out_by_large_ones() -> None:
+    held = HeldBytes(100, small=10)
+    with held.share() as large:
+        large.hold(100)
+        assert body(Pieces([b"x" * 10]), held) == b"x" * 10
+        with pytest.raises(Refused, match="requests in flight hold"):
+            body(Pieces([b"x" * 11]), held)
+
+
+@pytest.mark.parametrize(
+    ("patience_s", "small", "answers"),
+    [
+        (0, 0, ["the body stalled while others needed the room", "read"]),
+        (60, 0, ["awaited", "requests in flight hold 80 bytes, the most are 100; send it again later"]),
+        (0, 80, ["awaited", "requests in flight hold 80 bytes, the most are 100; send it again later"]),
+        (0, 90, ["awaited", "read"]),
+    ],
+)
+def test_a_body_that_stalls_makes_room(
+    patience_s: float, small: int, answers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where others need it, and where it has been silent for long; small ones would make little room."""
+    monkeypatch.setattr(bodies, "_PATIENCE_S", patience_s)
+    held, stalled = HeldBytes(100, small=small), Pieces([b"x" * 80], ends=False)
+
+    async def main() -> list[str]:
+        first = asyncio.ensure_future(_answer(held, stalled))
+        await stalled.begun.wait()
+        assert held.total == 80
+        second = await _answer(held, Pieces([b"x" * 90]))
+        done, _ = await asyncio.wait({first}, timeout=0.01 if answers[0] == "awaited" else 30)
+        first.cancel()
+        return [first.result() if done else "awaited", second]
+
+    assert asyncio.run(main()) == answers
+    assert held.total == 0 and not held.awaited
+
+
+async def _answer(held: HeldBytes, pieces: Pieces) -> str:
+    with held.share() as share:
+        try:
+            await read(pieces, announced([], LIMITS), share, LIMITS)
+        except Refused as refused:
+            return refused.text
+        return "read"
 
 
 @pytest.mark.parametrize(("json_bytes", "parts"), [(None, (b"abcd", b"")), (1, (b"a", b"bcd")), (4, (b"abcd", b""))])

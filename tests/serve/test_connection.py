@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
 from prunec.runtime.portfolio import Portfolio
 from prunec.serve.connection import GuardedConnection
-from prunec.serve.limits import Limits
+from prunec.serve.limits import MB, Limits
 
 from ..runtime.onnx_models import layers
-from .client import Reply, as_binary, as_json, connected, head, received, replied
+from .client import Reply, as_binary, as_json, ask, connected, head, received, replied
 from .serving import DENSE, EXAMPLE, MODEL, Gate, Running, make_portfolio, running, until
 
 PATH = f"/v2/models/{MODEL}/infer"
 BODY = as_json(EXAMPLE)
 REQUEST = head(PATH, f"Content-Length: {len(BODY)}") + BODY
-HASTY = Limits(head_s=1, body_s=1, idle_s=1, answer_s=1, linger_s=0.5, notice_s=0)
+HASTY = Limits(head_s=1, body_s=1, idle_s=30, answer_s=1, linger_s=0.5, body_bytes=MB, json_bytes=MB, notice_s=0)
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +41,55 @@ def last(connection: socket.socket, server: Running) -> Reply:
     return reply
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"POST ", head(PATH, "Content-Length: 9")[:-2], b"GET /v2 HTTP/1.1\r\nA: " + b"a" * 9999]
-)
-def test_a_head_that_does_not_come_is_408(hasty: Running, sent: bytes) -> None:
-    with connected(hasty.url) as connection:
-        connection.sendall(sent)
-        reply = last(connection, hasty)
-    assert (reply.status, reply.error) == (408, "the head of the request was not complete after 1 s")
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Portfolio:
+    """A portfolio whose answers to :data:`MUCH` are larger than what a system holds of them."""
+    return make_portfolio(tmp_path_factory.mktemp("wide"), {DENSE: layers(4, 1 << 16)})
 
 
-def test_nor_does_a_head_in_drops_last(hasty: Running) -> None:
-    with connected(hasty.url) as connection:
-        connection.settimeout(0.2)
-        connection.sendall(b"GET /v2 HTTP/1.1\r\n")
-        found = _dripping(connection, b"A: b\r\n")
-    assert found.startswith(b"HTTP/1.1 408 ")
+def binary_request(examples: int) -> bytes:
+    """A request for so many examples, with its head, and all as bytes."""
+    body, header = as_binary({"x": EXAMPLE["x"].repeat(examples, 0)}, parameters={"binary_data_output": True})
+    return head(PATH, f"Content-Length: {len(body)}", f"Inference-Header-Content-Length: {header}") + body
 
 
-def test_nor_does_the_head_of_a_second_request(hasty: Running) -> None:
-    with connected(hasty.url) as connection:
-        connection.sendall(REQUEST)
-        assert replied(connection).status == 200
-        connection.settimeout(0.2)
-        found = _dripping(connection, b"G")
-    assert found.startswith(b"HTTP/1.1 408 ")
+MUCH = binary_request(128)
+
+
+def lasts(sent: list[bytes], server: Running) -> list[Reply]:
+    """What is replied in the end to each of these, which are sent at once on a connection each."""
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connected(server.url)) for _ in sent]
+        for connection, data in zip(connections, sent, strict=True):
+            connection.sendall(data)
+        return [last(connection, server) for connection in connections]
+
+
+def test_a_head_that_does_not_come_is_408(hasty: Running) -> None:
+    long = b"GET /v2 HTTP/1.1\r\nA: " + b"a" * 9999
+    for reply in lasts([b"", b"POST ", head(PATH, "Content-Length: 9")[:-2], long], hasty):
+        assert (reply.status, reply.error) == (408, "the head of the request was not complete after 1 s")
+
+
+def test_drops_put_nothing_off(hasty: Running) -> None:
+    """Of a head, of the head of a second request, and of a body."""
+    begun = {
+        b"GET /v2 HTTP/1.1\r\n": b"A: b\r\n",
+        REQUEST + b"G": b"G",
+        head(PATH, "Content-Length: 5000"): b"{",
+    }
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connected(hasty.url)) for _ in begun]
+        for connection, sent in zip(connections, begun, strict=True):
+            connection.sendall(sent)
+        assert replied_one(connections[1]).status == 200
+        threads = ThreadPoolExecutor(len(begun))
+        assert {found[:13] for found in threads.map(_dripping, connections, begun.values())} == {b"HTTP/1.1 408 "}
 
 
 def _dripping(connection: socket.socket, drop: bytes) -> bytes:
     """What comes back while ``drop`` after ``drop`` is sent."""
+    connection.settimeout(0.2)
     while True:
         try:
             return connection.recv(1 << 16)
@@ -77,27 +97,17 @@ def _dripping(connection: socket.socket, drop: bytes) -> bytes:
             connection.sendall(drop)
 
 
-def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(hasty: Running) -> None:
-    with connected(hasty.url) as connection:
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(portfolio: Portfolio) -> None:
+    with running(portfolio, Limits(idle_s=1, notice_s=0)) as server, connected(server.url) as connection:
         connection.sendall(REQUEST)
         assert replied(connection).status == 200
         assert connection.recv(1) == b""
 
 
-@pytest.mark.parametrize("header", ["Content-Length: 50", "Transfer-Encoding: chunked"])
-def test_a_body_that_does_not_come_is_408(hasty: Running, header: str) -> None:
-    with connected(hasty.url) as connection:
-        connection.sendall(head(PATH, header) + b"1\r\n{\r\n")
-        reply = last(connection, hasty)
-    assert (reply.status, reply.error) == (408, "the body was not complete after 1 s")
-
-
-def test_nor_does_a_body_in_drops_last(hasty: Running) -> None:
-    with connected(hasty.url) as connection:
-        connection.settimeout(0.2)
-        connection.sendall(head(PATH, "Content-Length: 5000"))
-        found = _dripping(connection, b"{")
-    assert found.startswith(b"HTTP/1.1 408 ")
+def test_a_body_that_does_not_come_is_408(hasty: Running) -> None:
+    sent = [head(PATH, header) + b"1\r\n{\r\n" for header in ("Content-Length: 50", "Transfer-Encoding: chunked")]
+    for reply in lasts(sent, hasty):
+        assert (reply.status, reply.error) == (408, "the body was not complete after 1 s")
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 50", "Transfer-Encoding: chunked"])
@@ -145,11 +155,19 @@ def test_what_is_no_http_is_400(server: Running, sent: bytes) -> None:
     assert "the request is no HTTP/1.1" in reply.error
 
 
-def test_a_body_announced_in_two_ways_is_400(server: Running) -> None:
+@pytest.mark.parametrize("path", [PATH, "/v2/repository/index"])
+def test_a_body_announced_in_two_ways_is_400_and_what_follows_no_request(server: Running, path: str) -> None:
     with connected(server.url) as connection:
-        connection.sendall(head(PATH, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n")
-        assert replied(connection).status == 400
-    server.check()
+        both = head(path, "Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n"
+        connection.sendall(both + head("/v2", method="GET"))
+        reply = last(connection, server)
+    assert reply.status == 400 and "its body is announced in two ways" in reply.error
+
+
+def test_a_target_may_have_scheme_and_authority(server: Running) -> None:
+    with connected(server.url) as connection:
+        connection.sendall(head(f"http://user@host:80{PATH}", f"Content-Length: {len(BODY)}") + BODY)
+        assert replied(connection).status == 200
 
 
 def test_chunks_of_a_fair_size_are_taken(server: Running) -> None:
@@ -167,7 +185,7 @@ def test_more_than_is_taken_is_413_though_nothing_announced_it(hasty: Running, e
         connection.sendall(head(PATH, "Transfer-Encoding: chunked", *extra))
         sent = 0
         with contextlib.suppress(ConnectionError):
-            while sent < 80:
+            while sent < 3:
                 connection.sendall(chunk)
                 sent += 1
         hasty.check()
@@ -253,6 +271,16 @@ def test_idle_connections_make_room(portfolio: Portfolio) -> None:
             assert idle[0].recv(1) == b""
 
 
+def test_connections_that_do_not_read_make_room(wide: Portfolio) -> None:
+    limits = Limits(connections=2, answer_s=3600, notice_s=0)
+    with running(wide, limits) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(connected(server.url))
+            connection.sendall(MUCH)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        until(lambda: ask(server.url, "/v2/health/ready").status == 200)
+
+
 def test_connections_in_use_do_not(portfolio: Portfolio, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(portfolio)
     with running(portfolio, Limits(connections=2, notice_s=0), workers=2) as server:
@@ -269,12 +297,10 @@ def test_connections_in_use_do_not(portfolio: Portfolio, monkeypatch: pytest.Mon
             assert [replied(c).status for c in (first, second)] == [200, 200]
 
 
-def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
-    body, header = as_binary({"x": EXAMPLE["x"].repeat(128, 0)}, parameters={"binary_data_output": True})
-    lengths = (f"Content-Length: {len(body)}", f"Inference-Header-Content-Length: {header}")
-    with running(make_portfolio(tmp_path, {DENSE: layers(4, 1 << 16)}), HASTY) as server:
+def test_a_client_that_does_not_read_is_cut_off(wide: Portfolio) -> None:
+    with running(wide, HASTY) as server:
         with connected(server.url) as connection:
-            connection.sendall(head(PATH, *lengths) + body)
+            connection.sendall(MUCH)
             assert connection.recv(12) == b"HTTP/1.1 200"
             mine = connection.getsockname()[1]
             until(lambda: mine not in _peers(server.url))

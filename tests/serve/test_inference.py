@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import http.client
+import select
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from onnx import TensorProto
 
 from prunec.ir.errors import ModelError
 from prunec.runtime.portfolio import Portfolio
-from prunec.serve.limits import Limits
+from prunec.serve import bodies
+from prunec.serve.decoders import Decoders
+from prunec.serve.limits import MB, Limits
 
-from ..runtime.onnx_models import identity
+from ..runtime.onnx_models import identity, layers
 from .client import DTYPES, Reply, as_binary, as_json, ask, connected, head, outputs, received
 from .serving import DENSE, EXAMPLE, MODEL, SMALL, Gate, Running, make_portfolio, random_array, running, until
 
@@ -200,15 +204,71 @@ def test_one_connection_takes_many_requests(server: Running) -> None:
     connection.close()
 
 
-def test_requests_of_any_size_hold_no_more_than_the_limit(portfolio: Portfolio) -> None:
-    limits = Limits(json_bytes=1000, body_bytes=1000, held_bytes=1500, notice_s=0)
+def test_requests_of_any_size_hold_no_more_than_the_limit(
+    portfolio: Portfolio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_PATIENCE_S", 3600)
+    limits = Limits(json_bytes=100_000, body_bytes=100_000, held_bytes=150_000, notice_s=0)
     with running(portfolio, limits) as server, connected(server.url) as first, connected(server.url) as second:
-        first.sendall(head(PATH, "Content-Length: 900") + b"x" * 899)
-        until(lambda: _refused(server, 700))
-        second.sendall(head(PATH, "Content-Length: 900", "Connection: close") + b"x" * 900)
+        first.sendall(head(PATH, "Content-Length: 90000") + b"x" * 89_999)
+        until(lambda: _refused(server, 70_000))
+        second.sendall(head(PATH, "Content-Length: 90000", "Connection: close") + b"x" * 90_000)
         assert b"HTTP/1.1 503" in received(second)
+        server.check()
         first.sendall(b"x")
-        until(lambda: not _refused(server, 700))
+        until(lambda: not _refused(server, 70_000))
+
+
+def test_a_body_that_stalls_is_408_where_others_need_the_room(
+    portfolio: Portfolio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_PATIENCE_S", 0)
+    limits = Limits(json_bytes=100_000, body_bytes=100_000, held_bytes=150_000, notice_s=0)
+    with running(portfolio, limits) as server, connected(server.url) as stalled:
+        stalled.sendall(head(PATH, "Content-Length: 90000") + b"x" * 89_999)
+        until(lambda: stalled in select.select([stalled], [], [], 0)[0] or _refused(server, 70_000))
+        assert b"HTTP/1.1 408" in received(stalled)
+
+
+def test_answers_that_wait_to_be_written_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 2 MB as bytes takes 4 MB until it is written, and then half of that."""
+    limits = Limits(json_bytes=MB, body_bytes=MB, held_bytes=9 * MB, notice_s=0)
+    gate, run = threading.Event(), Decoders.run
+
+    async def late(self: Decoders, nbytes: int, function: Any) -> Any:
+        while nbytes == 0 and not gate.is_set():  # bytes, of which nothing is converted: an answer
+            await asyncio.sleep(0.01)
+        return await run(self, nbytes, function)
+
+    monkeypatch.setattr(Decoders, "run", late)
+    body, header = as_binary({"x": EXAMPLE["x"].repeat(8, 0)}, parameters={"binary_data_output": True})
+    with running(make_portfolio(tmp_path, {DENSE: layers(4, 1 << 16)}), limits) as server:
+        replies: list[Reply] = []
+        threads = [threading.Thread(target=lambda: replies.append(server.infer(body, header))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(replies) == 4)
+        assert {reply.status for reply in replies} == {503} and "requests in flight hold" in replies[0].error
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert [reply.status for reply in replies[4:]] == [200, 200]
+
+
+def test_large_tensors_do_not_wait_behind_large_json(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For they are not converted."""
+    found: list[int] = []
+    run = Decoders.run
+
+    def look(self: Decoders, nbytes: int, function: Any) -> Any:
+        found.append(nbytes)
+        return run(self, nbytes, function)
+
+    monkeypatch.setattr(Decoders, "run", look)
+    body, header = as_binary(BIG, parameters={"binary_data_output": True})
+    assert server.infer(body, header).status == 200
+    assert server.infer(body, header + len(body[header:])).status == 400
+    assert found == [header, 0, len(body)]
 
 
 def _refused(server: Running, size: int) -> bool:

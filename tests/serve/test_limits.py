@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from prunec.ir.errors import UsageError
@@ -14,6 +16,12 @@ def test_each_limit_is_documented() -> None:
 def test_a_limit_is_positive(name: str) -> None:
     with pytest.raises(UsageError, match=f"the limit {name} cannot be 0"):
         Limits(**{name: 0})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_limit_is_a_number(value: float) -> None:
+    with pytest.raises(UsageError, match=f"the limit head_s cannot be {value}"):
+        Limits(head_s=value)
 
 
 def test_a_stop_may_be_without_notice() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -63,28 +64,26 @@ def later(url: str, found: list[Reply]) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_after_what_is_in_flight(tmp_path: Path, sent: signal.Signals) -> None:
+def test_a_signal_ends_it_after_what_is_in_flight(tmp_path: Path) -> None:
     with process(tmp_path, run_s=0.5) as (server, url):
         found: list[Reply] = []
         thread = later(url, found)
         assert server.stdout is not None and server.stdout.readline() == "run\n"
-        server.send_signal(sent)
+        server.send_signal(signal.SIGINT)
         thread.join(WAIT_S)
         assert found[0].status == 200 and "y" in outputs(found[0])
         assert server.stdout.read() == "done\n"
         assert server.wait(WAIT_S) == 0
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    with process(tmp_path, run_s=3600) as (server, url), connected(url) as connection:
-        body = as_json(EXAMPLE)
-        connection.sendall(head(PATH, f"Content-Length: {len(body)}") + body)
-        assert server.stdout is not None and server.stdout.readline() == "run\n"
-        server.terminate()
-        until(lambda: _refuses(url))
-        server.terminate()
-        assert server.wait(WAIT_S) == -signal.SIGTERM
+def test_the_other_signal_does_as_well(portfolio: Portfolio, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    with running(portfolio) as server:
+        server.server._server.handle_exit(signal.SIGTERM, None)
+        server.thread.join(WAIT_S)
+        assert not server.thread.is_alive()
+    assert handlers == {signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
 
 
 def _refuses(url: str) -> bool:
@@ -95,9 +94,10 @@ def _refuses(url: str) -> bool:
     return False
 
 
-def test_it_is_not_ready_before_it_ends(tmp_path: Path) -> None:
-    with process(tmp_path, notice_s=1.5) as (server, url):
-        assert ask(url, "/v2/health/ready").status == 200
+def test_it_is_not_ready_before_it_ends_which_a_second_signal_makes_at_once(tmp_path: Path) -> None:
+    with process(tmp_path, notice_s=3600) as (server, url):
+        ready = ask(url, "/v2/health/ready")
+        assert ready.status == 200 and "connection" not in ready.headers
         server.terminate()
         until(lambda: ask(url, "/v2/health/ready").status == 503)
         reply = ask(url, f"/v2/models/{MODEL}/ready")
@@ -105,12 +105,17 @@ def test_it_is_not_ready_before_it_ends(tmp_path: Path) -> None:
         assert ask(url, "/v2/health/live").status == 200
         index = ask(url, "/v2/repository/index", method="POST").json
         assert {(line["state"], line["reason"]) for line in index} == {("UNAVAILABLE", "the server stops")}
-        assert infer(url, MODEL, as_json(EXAMPLE)).status == 200
-        assert server.wait(WAIT_S) == 0
+        reply = infer(url, MODEL, as_json(EXAMPLE))
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        server.terminate()
+        assert server.wait(WAIT_S) == -signal.SIGTERM
 
 
 def test_large_bodies_take_bounded_memory(tmp_path: Path) -> None:
-    """Twenty clients send 30 MB each but for the last byte; the server holds two of them, and refuses the rest."""
+    """Twenty clients send 30 MB each but for the last byte; the server holds two of them, and refuses the rest.
+
+    Those that it holds may have to make room, for they are silent until all are sent.
+    """
     with process(tmp_path) as (server, url):
         infer(url, MODEL, as_json(EXAMPLE))
         before = most = _rss(server)
@@ -121,7 +126,7 @@ def test_large_bodies_take_bounded_memory(tmp_path: Path) -> None:
         while alive := [thread for thread in threads if thread.is_alive()]:
             most = max(most, _rss(server))
             alive[0].join(0.01)
-        assert len(replies) == 20 and set(replies) <= {503, 400} and replies.count(503) >= 10
+        assert len(replies) == 20 and set(replies) <= {503, 408, 400} and replies.count(400) <= 10
         assert most - before < 300 << 20
         assert infer(url, MODEL, as_json(EXAMPLE)).status == 200
 
@@ -139,8 +144,11 @@ def _send_most(url: str, replies: list[int]) -> None:
         connection.sendall(head(PATH, f"Content-Length: {size}", "Inference-Header-Content-Length: 100"))
         connection.sendall(b"x" * (size - 1))
         _ALL_SENT.wait(WAIT_S)
-        connection.sendall(b"x")
-        replies.append(replied(connection).status)
+        try:
+            connection.sendall(b"x")
+            replies.append(replied(connection).status)
+        except ConnectionError:  # given up meanwhile
+            replies.append(408)
 
 
 def test_in_flight_is_answered_before_the_service_stops(portfolio: Portfolio, monkeypatch: pytest.MonkeyPatch) -> None:

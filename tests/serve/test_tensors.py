@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunec.runtime.session import Input
+from prunec.serve import tensors
 from prunec.serve.datatypes import DTYPES
 from prunec.serve.refusal import Refused
-from prunec.serve.tensors import from_binary, from_json, to_binary, to_json
+from prunec.serve.tensors import from_binary, from_json, held_bytes, json_bytes, to_binary, to_json
 
 from .client import DTYPES as ALL
 from .client import to_bytes
@@ -150,9 +151,29 @@ def test_what_json_cannot_say_is_to_be_had_as_bytes(array: Any, said: str) -> No
     assert to_binary(array)
 
 
+def test_what_is_too_long_in_any_case_is_not_written_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tensors, "_blocks")
+    with pytest.raises(Refused, match="is longer than 1,048,576 bytes as JSON"):
+        to_json("y", np.zeros(LIMIT, np.int8), LIMIT)
+
+
+@given(st.sampled_from([np.dtype(c) for c in "?bBhHiIqQefd"]), st.integers(0, 100), SEEDS)
+def test_numbers_take_no_more_as_json_than_is_said(dtype: np.dtype[Any], size: int, seed: int) -> None:
+    array = random_array(dtype, (size,), seed)
+    if dtype.kind == "f":
+        array = np.concatenate([array, [np.finfo(dtype).min, -np.finfo(dtype).tiny]]).astype(dtype)
+    if dtype.kind in "ui":
+        array = np.full(size, np.iinfo(dtype).min, dtype)
+    assert len(to_json("y", array, LIMIT)) <= json_bytes(array)
+
+
 def test_strings_may_be_bytes() -> None:
     array = np.array([b"a", "b"], object)
     assert json.loads(to_json("y", array, LIMIT)) == ["a", "b"]
+
+
+def test_strings_are_counted_as_objects() -> None:
+    assert held_bytes(np.array(["a", "b"], object)) == 2 * (8 + 64) and held_bytes(np.zeros(2, np.float32)) == 8
 
 
 def test_the_names_are_those_of_the_specification() -> None:
