@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterable
 
-from ..ir.errors import ModelError
+from ..ir.errors import ModelError, UsageError
 from .pack import AGAIN, Pack, opened_plainly
 
 
@@ -64,5 +64,7 @@ class Guard:
         self._file.close()
 
     def _stamp(self) -> tuple[int, ...]:
+        if self._file.closed:
+            raise UsageError("the portfolio was closed", hint="open it again")
         found = os.fstat(self._file.fileno())
         return found.st_size, found.st_mtime_ns, found.st_ctime_ns

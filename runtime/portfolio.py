@@ -96,7 +96,8 @@ class Portfolio:
         sessions
             ``resident`` opens all variants, as far as ``memory_bytes`` allows; ``lazy`` each when it is asked for.
         memory_bytes
-            Private memory that open variants may take together, by what was measured of each; None: no limit.
+            Private memory that open variants may take together, by what was measured of each on one example; None: no
+            limit.  Buffers of larger batches are shared by all of them, and do not count.
         threads
             Inside an op; None: the cores that this process may use.
 
@@ -134,7 +135,7 @@ class Portfolio:
         used = [chosen(v) for v in manifest.variants.values()]
         guard = Guard(manifest.pack, {t for stored in used for t in stored.tensors})
         found = cls(folder, manifest, guard, threads, memory_bytes)
-        found._residents.activate(variant or found.best)
+        found._residents.activate(manifest[variant or found.best].name)
         for name in found.variants if sessions == "resident" else ():
             found._residents.open_if_it_fits(name)
         return found

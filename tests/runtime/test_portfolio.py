@@ -103,6 +103,14 @@ def test_inputs_that_do_not_fit(tmp_path: Path, given: object, found: str) -> No
         Portfolio.open(tmp_path).run(given)
 
 
+def test_a_portfolio_that_was_closed(tmp_path: Path) -> None:
+    made(tmp_path)
+    with Portfolio.open(tmp_path) as portfolio:
+        portfolio.run(question())
+    with pytest.raises(UsageError, match="was closed"):
+        portfolio.run(question())
+
+
 def test_inputs_as_they_are_given(tmp_path: Path) -> None:
     made(tmp_path)
     portfolio, feeds = Portfolio.open(tmp_path), question()
