@@ -77,7 +77,8 @@ class Shrink(Pass):
             state.notes.append("shrink: no channel is idle, and nothing goes")
         if found.constant:
             stay = f"{counted(found.constant, 'constant channel')} {'stay' if found.constant > 1 else 'stays'}"
-            state.notes.append(f"shrink: {stay}, for a padding, a norm or a sum over channels")
+            blocks = f", or to fill blocks of {block}" if block > 1 else ""
+            state.notes.append(f"shrink: {stay}, for a padding, a norm or a sum over channels{blocks}")
         return found.graph
 
     def _without_faint(self, state: State) -> Graph:
