@@ -327,7 +327,7 @@ def run_serve(args: argparse.Namespace) -> int:
             host=args.host,
             port=args.port,
             limits=limits,
-            started=lambda url: stages("serve", f"{portfolio.name} at {url}{_open_to_all(args.host)}"),
+            started=lambda url: print(f"{portfolio.name} at {url}{_open_to_all(args.host)}", flush=True),
         )
         for line in looks.explain():
             stages("decided", line.strip())
