@@ -225,11 +225,11 @@ def run_add(args: argparse.Namespace) -> int:
     """``prunec portfolio add``"""
 
     def change(store: Store) -> None:
-        from .runtime.prepare import model_at
+        from .ir.frontends.onnx_file import read_model
         from .runtime.store import Entry
 
         name = args.name or Path(args.model).stem
-        store.add([Entry(name, model_at(args.model), args.accuracy, facts={"source": Path(args.model).name})])
+        store.add([Entry(name, read_model(args.model), args.accuracy, facts={"source": Path(args.model).name})])
 
     return _change(args, change, measures=True)
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..ir.frontends.onnx_file import read_model
 from ..passes.base import Progress
 from ..runtime.manifest import Manifest
 from ..runtime.measured import measured
 from ..runtime.pareto import marked
-from ..runtime.prepare import model_at
 from ..runtime.store import Entry, Store, writing
 from .built import Built
 
@@ -38,7 +38,7 @@ def publish(
     ModelError, VerificationError
         ONNX Runtime cannot run a variant, or prepare it.
     """
-    entries = [Entry(b.name, model_at(b.model), b.accuracy, b.density, b.facts) for b in built]
+    entries = [Entry(b.name, read_model(b.model), b.accuracy, b.density, b.facts) for b in built]
     with writing(folder, name) as store:
         tell("pack", f"{len(entries)} variants")
         store.add(entries, facts, example)

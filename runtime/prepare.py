@@ -21,7 +21,6 @@ import onnxruntime as ort
 
 from ..ir.emit.onnx_external import SMALL_BYTES, Emitted, as_emitted, open_session
 from ..ir.errors import ModelError, VerificationError, first_line
-from ..ir.frontends.onnx_file import read_model
 from .session import Array, Session, available_cores, feeds_for
 
 TOLERANCE = 1e-5
@@ -113,8 +112,3 @@ def _apart(wanted: Array, got: Array) -> float:
         return float("inf")
     whole = np.isfinite(a)
     return float(np.abs(a - b)[whole].max(initial=0) / max(np.abs(a[whole]).max(initial=0), np.finfo(np.float64).tiny))
-
-
-def model_at(path: str | Path) -> onnx.ModelProto:
-    """The model in a file, checked, with all its tensors."""
-    return read_model(path)
