@@ -6,7 +6,6 @@ memory that no two sessions share) is measured too, and done only where it pays.
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from .manifest import Manifest
 from .opened import Opened
 from .portfolio import example
 from .prepare import machine
+from .profile import quiet
 from .session import Array
 from .store import slim_bytes
 from .variant import Prepared, Variant
@@ -103,17 +103,12 @@ def _in_turns(sessions: Mapping[K, Opened], feeds: Mapping[str, Array], budget_s
     for k in order:
         sessions[k].run(feeds)
     until = time.perf_counter() + budget_s
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with quiet():
         for turn in range(_MOST):
             if turn >= _LEAST and time.perf_counter() > until:
                 break
             for k in order[turn % len(order) :] + order[: turn % len(order)]:
                 times[k].append(sessions[k].run(feeds).seconds * 1e3)
-    finally:
-        if collects:
-            gc.enable()
     return times
 
 

@@ -25,7 +25,7 @@ def marked(manifest: Manifest) -> Manifest:
 def dominator(variant: Variant, others: Iterable[Variant]) -> str | None:
     """The most accurate, of those the fastest, that dominates ``variant``; None where none does."""
     found = [other for other in others if dominates(other, variant)]
-    best = max(found, key=lambda v: (v.accuracy or 0.0, -(v.latency_ms or 0.0)), default=None)
+    best = max(found, key=lambda v: v.worth, default=None)
     return best.name if best else None
 
 

@@ -152,7 +152,7 @@ class Portfolio:
         known = [v for v in fitting if v.accuracy is not None]
         if not known:
             return fitting[0].name
-        return max(known, key=lambda v: (v.accuracy or 0.0, -(v.latency_ms or 0.0))).name
+        return max(known, key=lambda v: v.worth).name
 
     @property
     def active(self) -> str:

@@ -102,7 +102,7 @@ def compare(
     a, b = _session(dense, threads, "the dense model"), _session(compact, threads, "the compact model")
     feeds_a = feeds_for(a, seed) if feeds_dense is None else feeds_dense
     feeds_b = feeds_a if feeds_compact is None else feeds_compact
-    with _quiet():
+    with quiet():
         warm = [_time_ms(s, f, endless=k > 0) for k in range(2) for s, f in ((a, feeds_a), (b, feeds_b))]
         least = min(min_rounds, 3) if warm[2] + warm[3] > budget_s * 1e3 else min_rounds
         rounds = _rounds((a, feeds_a), (b, feeds_b), time.perf_counter() + budget_s, least, max(max_rounds, least))
@@ -116,7 +116,7 @@ def measure(model: Session | Source, feeds: Feeds | None = None, *, runs: int = 
     """The latency of one model alone; for ratios use :func:`compare`."""
     session = _session(model, None, "the model")
     chosen = feeds_for(session, seed) if feeds is None else feeds
-    with _quiet():
+    with quiet():
         _time_ms(session, chosen, endless=False)
         return Latency.of([_time_ms(session, chosen) for _ in range(runs)])
 
@@ -148,7 +148,7 @@ def _session(model: Session | Source, threads: int | None, name: str) -> Session
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No garbage collection inside a measurement."""
     enabled = gc.isenabled()
     gc.collect()

@@ -27,7 +27,7 @@ from ..ir.emit.onnx_stream import Pending
 from ..ir.errors import EnvironmentProblem, ModelError, UsageError
 from .blocked import through_blocks, without_blocks
 from .manifest import MANIFEST, Manifest, checked_name
-from .pack import AGAIN, Pack, Writing, opened_plainly
+from .pack import AGAIN, Pack, Place, Writing, opened_plainly
 from .prepare import check_same, machine, prepared
 from .session import Input, Session
 from .variant import Prepared, Stored, Variant
@@ -230,13 +230,10 @@ class Store:
     def _moved(self, stored: Kind, old: Pack, new: Pack, stem: str) -> Kind:
         """``stored``, whose tensors lie in another pack now."""
         slim = onnx.ModelProto.FromString(slim_bytes(self.folder, stored))
-        known = {(p.offset, p.length): n for n, p in old.places.items()}
-        for tensor in slim.graph.initializer:
-            if tensor.external_data:
-                found = {e.key: e for e in tensor.external_data}
-                name = known[int(found["offset"].value), int(found["length"].value)]
-                found["location"].value = new.path.name
-                found["offset"].value = str(new.places[name].offset)
+        for tensor, name in _in_pack(slim, old):
+            found = {e.key: e for e in tensor.external_data}
+            found["location"].value = new.path.name
+            found["offset"].value = str(new.places[name].offset)
         made = self._written(slim, stem, stored.tensors)
         return replace(stored, file=made.file, sha256=made.sha256)
 
@@ -314,15 +311,20 @@ def slim_bytes(folder: Path, stored: Stored) -> bytes:
 def whole(manifest: Manifest, name: str) -> onnx.ModelProto:
     """The stored model of a variant with all its tensors, each checked."""
     model: onnx.ModelProto = onnx.ModelProto.FromString(slim_bytes(manifest.pack.path.parent, manifest[name].stored))
-    places = manifest.pack.places
-    known = {(places[t].offset, places[t].length): t for t in manifest[name].stored.tensors}
-    for tensor in model.graph.initializer:
+    for tensor, tensor_name in _in_pack(model, manifest.pack):
+        tensor.raw_data = manifest.pack.read(tensor_name)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return without_blocks(model, manifest[name].stored.blocks)
+
+
+def _in_pack(slim: onnx.ModelProto, pack: Pack) -> Iterator[tuple[onnx.TensorProto, str]]:
+    """The tensors of a model that lie in ``pack``, and the names that it knows them by."""
+    names = {place: name for name, place in pack.places.items()}
+    for tensor in slim.graph.initializer:
         if tensor.external_data:
             found = {e.key: e.value for e in tensor.external_data}
-            tensor.raw_data = manifest.pack.read(known[int(found["offset"]), int(found["length"])])
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-    return without_blocks(model, manifest[name].stored.blocks)
+            yield tensor, names[Place(int(found["offset"]), int(found["length"]))]
 
 
 def damage(folder: str | Path) -> list[str]:

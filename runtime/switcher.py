@@ -152,7 +152,7 @@ class Controller:
                 raise UsageError(f"the policy returned {choice!r}", hint="return Choice(name of a variant, why)")
             held = self._held(choice, current, candidates, conditions)
             if not held and choice.name != current:
-                held = self._switched(choice, current, candidates, conditions)
+                held = self._switched(choice, conditions)
             if self.objective.is_short(conditions):
                 self._give_back()
             after = self.portfolio.active
@@ -181,9 +181,9 @@ class Controller:
         stayed, least = self._clock() - self._since, self._dwell_s * self._patience
         return f"{stayed:.1f} of {least:.1f} s on {current}" if up and stayed < least else ""
 
-    def _switched(self, choice: Choice, current: str, candidates: Sequence[Candidate], conditions: Conditions) -> str:
+    def _switched(self, choice: Choice, conditions: Conditions) -> str:
         """Switch; returns what went wrong, if something did."""
-        up = _run_ms(candidates, choice.name) > _run_ms(candidates, current)
+        up = self._way == "up"
         try:
             self.portfolio.switch(choice.name, why=choice.why)
         except PrunecError as error:

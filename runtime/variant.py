@@ -96,6 +96,11 @@ class Variant:
         return self if own is None or own.latency_ms is None else own
 
     @property
+    def worth(self) -> tuple[float, float]:
+        """The more accurate is the better one, of those alike the faster."""
+        return (self.accuracy or 0.0, -(self.latency_ms or 0.0))
+
+    @property
     def files(self) -> tuple[Stored, ...]:
         """All its models."""
         return (self.stored, *self.prepared.values())
