@@ -9,11 +9,7 @@ up by name among torch's own.  Start at :class:`Result`.
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .files import check_folder, file_digest, write_model, write_whole
+from .files import check_folder, file_digest, whole_folder, write_model, write_whole
 from .ir import arrays
 from .ir.errors import EnvironmentProblem, ModelError
 from .ir.graph import Graph
@@ -176,14 +172,8 @@ def save(result: Result, directory: str | Path) -> None:
     check_folder(target)
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").exists():
         raise EnvironmentProblem(f"saving to {target}: the folder holds other files", hint="give a new or empty folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.parent / f".{target.name}.{secrets.token_hex(8)}"
-    staging.mkdir()  # with the rights that the user gives to new folders
-    try:
+    with whole_folder(target) as staging:
         _fill(result, staging)
-        _swap(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _fill(result: Result, folder: Path) -> None:
@@ -210,22 +200,6 @@ def _as_written(result: Result) -> dict[str, Any]:
 
         weights = weights_file(result.graph, result.packing)
     return repacked(result.report, result.emit(), result.forms, weights)
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Put ``staging`` in the place of ``target``; whatever was there goes only once the new one stands."""
-    if not target.exists():
-        os.replace(staging, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    os.replace(target, old / "artifact")
-    try:
-        os.replace(staging, target)
-    except OSError:
-        os.replace(old / "artifact", target)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def load(directory: str | Path) -> Result:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +103,19 @@ def write_whole(path: str | Path, data: bytes | str | Iterable[bytes | memoryvie
             os.replace(temporary, target)
 
 
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``target`` at the end, unless anything goes wrong."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    staging.mkdir()  # with the rights that the user gives to new folders
+    try:
+        yield staging
+        _swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def write_model(path: str | Path, model: onnx.ModelProto | Emitted, *, external: bool | None = None) -> list[Path]:
     """Write an ONNX model and return the files written: one, or two when its tensors lie in ``NAME.data``.
 
@@ -121,6 +136,22 @@ def write_model(path: str | Path, model: onnx.ModelProto | Emitted, *, external:
         os.replace(new_data, data)
         os.replace(new_model, target)
     return [target, data]
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Put ``staging`` in the place of ``target``; whatever was there goes only once the new one stands."""
+    if not target.exists():
+        os.replace(staging, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    os.replace(target, old / "artifact")
+    try:
+        os.replace(staging, target)
+    except OSError:
+        os.replace(old / "artifact", target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(path: Path, chunks: Iterable[bytes | memoryview], mode: str) -> None:

@@ -129,8 +129,8 @@ def _load_torch(text: str, seed: int) -> tuple[Any, Any]:
 
         return load_program(text), None
     library, _, name = text.partition(":")
-    if library in _ZOOS and name:
-        return _ZOOS[library](name, seed)
+    if library in ZOOS and name:
+        return ZOOS[library](name, seed)
     if _is_file_name(text):
         check_file(text)
         raise ModelError(
@@ -217,7 +217,7 @@ def _from_timm(name: str, seed: int) -> tuple[Any, Any]:
     return model.eval(), (random_tensor((BATCH, *size), "float", seed),)
 
 
-_ZOOS: dict[str, Callable[[str, int], tuple[Any, Any]]] = {"torchvision": _from_torchvision, "timm": _from_timm}
+ZOOS: dict[str, Callable[[str, int], tuple[Any, Any]]] = {"torchvision": _from_torchvision, "timm": _from_timm}
 
 
 def _import_zoo(module: str, package: str) -> Any:
@@ -280,7 +280,7 @@ def _load_home(home: str) -> ModuleType:
     try:
         return load_module(home)
     except (Exception, SystemExit) as error:
-        hint = did_you_mean(home, _ZOOS, _TRACEBACK)
+        hint = did_you_mean(home, ZOOS, _TRACEBACK)
         raise _failed(f"cannot import {home!r}", error, hint) from error
 
 

@@ -30,10 +30,10 @@ from typing import Any
 from ..ir.errors import BudgetError, ModelError, PrunecError, UsageError, first_line
 from ..ir.modules import load_module
 from ..ir.words import did_you_mean
+from ..sources import ZOOS
 
 FIT, EVALUATE = "fit", "evaluate"
 OFFERED = ("start", "after_epoch")
-_ZOOS = ("torchvision", "timm")
 _KEPT = "what is finished is kept, as long as this file stays as it is; --debug shows where it failed"
 _COMPACT = (
     "a compact network has parameters and forward alone: write the loss outside of the class, or --of elements; "
@@ -93,7 +93,7 @@ def _is_compact(model: Any) -> bool:
 def beside(source: str, name: str) -> str | None:
     """The text of the function ``name`` in the file or module of the factory ``source``; None without one."""
     home, _, factory = source.rpartition(":")
-    if not home or not factory or home in _ZOOS:
+    if not home or not factory or home in ZOOS:
         return None
     there = callable(getattr(_module(home, source), name, None))
     return f"{home}:{name}" if there else None

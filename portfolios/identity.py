@@ -9,7 +9,6 @@ what it holds now is not what would run.  Start at :func:`identity`.
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.util
 import json
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..files import file_digest
+from ..files import digest, file_digest
 from ..ir.errors import EnvironmentProblem
 from ..sources import data_files_of, source_file
 from ..version import __version__
@@ -50,7 +49,7 @@ def identity(job: Job, *, evaluates: bool) -> str:
 
 def digested(facts: Any) -> str:
     """SHA-256 of facts that have a JSON form."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest([json.dumps(facts, sort_keys=True, default=str).encode()])
 
 
 def _digests(texts: Iterable[str]) -> Mapping[str, str]:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..files import check_folder, write_model, write_whole
+from ..files import check_folder, whole_folder, write_model, write_whole
 from ..ir.errors import EnvironmentProblem, ModelError
 from ..runtime.manifest import Manifest
 from ..runtime.session import Input
@@ -49,16 +46,11 @@ def export(manifest: Manifest, repository: str | Path) -> list[str]:
     if target.exists():
         raise EnvironmentProblem(f"{target} is there already", hint="remove it, or give another folder")
     order = sorted(manifest.variants.values(), key=_worth)
-    staging = Path(repository) / f".{manifest.name}.{secrets.token_hex(6)}"
-    staging.mkdir(parents=True)
-    try:
+    with whole_folder(target) as staging:
         for number, variant in enumerate(order, 1):
             (staging / str(number)).mkdir()
             write_model(staging / str(number) / "model.onnx", whole(manifest, variant.name))
         write_whole(staging / "config.pbtxt", config(manifest, [v.name for v in order]))
-        os.replace(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return [v.name for v in order]
 
 

@@ -7,10 +7,7 @@ the seconds that it took.  What does not fit is made anew, and a note says so.  
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..files import check_folder, digest, write_whole
+from ..files import check_folder, digest, whole_folder, write_whole
 from ..ir.errors import EnvironmentProblem
 from .step import Files
 
@@ -82,21 +79,15 @@ class Work:
         """Write what a step made; what was there under its name goes."""
         hashes = {file: digest([data]) for file, data in sorted(files.items())}
         target = self.folder / name
-        staging = self.folder / f".{name}.{secrets.token_hex(6)}"
         try:
-            staging.mkdir()
-            for file, data in files.items():
-                write_whole(staging / file, data)
-            write_whole(staging / _RECORD, _text({"key": key, "sha256": hashes, "seconds": seconds}))
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(staging, target)
+            with whole_folder(target) as staging:
+                for file, data in files.items():
+                    write_whole(staging / file, data)
+                write_whole(staging / _RECORD, _text({"key": key, "sha256": hashes, "seconds": seconds}))
         except OSError as error:
             raise EnvironmentProblem(
                 f"keeping {target}: {error.strerror or error}", hint="check permissions and free space"
             ) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         return Record(hashes, seconds)
 
     def files(self, name: str, record: Record) -> Files:

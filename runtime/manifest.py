@@ -6,7 +6,6 @@ So a change is made whole by replacing it, and it carries its own SHA-256.  Its 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_whole
+from ..files import digest, write_whole
 from ..ir.errors import ModelError, UsageError
 from ..version import __version__
 from .pack import Pack, Place
@@ -187,7 +186,7 @@ def _sizes(found: Any) -> tuple[int, ...]:
 
 
 def _digest(found: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return digest([json.dumps(found, sort_keys=True).encode()])
 
 
 def _input(item: Input) -> dict[str, Any]:

@@ -8,7 +8,6 @@ open go on with the files that they have mapped.  Start at :func:`writing`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 import onnx
 from filelock import FileLock, Timeout
 
-from ..files import check_folder, file_digest, write_whole
+from ..files import check_folder, digest, file_digest, write_whole
 from ..ir.emit.onnx_external import Emitted, as_emitted, large_tensors, referring
 from ..ir.emit.onnx_stream import Pending
 from ..ir.errors import EnvironmentProblem, ModelError, UsageError
@@ -239,7 +238,7 @@ class Store:
 
     def _written(self, slim: onnx.ModelProto, stem: str, tensors: Iterable[str]) -> Stored:
         data = slim.SerializeToString(deterministic=True)
-        mark = hashlib.sha256(data).hexdigest()
+        mark = digest([data])
         path = self.folder / f"{stem}-{mark[:12]}.onnx"
         if not path.exists():
             self._new.append(path)
@@ -303,7 +302,7 @@ def slim_bytes(folder: Path, stored: Stored) -> bytes:
             data = file.read()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}", hint=AGAIN, path=str(path)) from error
-    if hashlib.sha256(data).hexdigest() != stored.sha256:
+    if digest([data]) != stored.sha256:
         raise ModelError(f"{path} is not the file that was stored", hint=AGAIN, path=str(path))
     return data
 
